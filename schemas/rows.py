@@ -1,0 +1,115 @@
+"""The record of one image on its way from the manifest to the sink.
+
+`ImageRow` holds what is small; bytes and pixels travel beside it in columns of their own (`encoded`, `tiles`), so
+that every hop moves only what the next one needs. A block of the pipeline is a dict of columns; `to_columns` and
+`rows_of` are the only two places that know how a row lies in it.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from schemas.errors import ErrorKind, RowError
+
+ROW_COLUMN = "row"
+CARRIED_COLUMN = "carried"
+ENCODED_COLUMN = "encoded"
+TILES_COLUMN = "tiles"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Label:
+    """One output of one recipe on one image: one row of one label table, without the columns of the image."""
+
+    recipe: str
+    recipe_digest: str
+    table: str
+    prompt: str
+    num_prompt_tokens: int
+    num_output_tokens: int
+    finish_reason: str
+    mean_logprob: float
+    attempts: int = 1
+    flags: tuple[str, ...] = ()
+    values: Mapping[str, Any] = field(default_factory=dict)
+    """The table's own columns, e.g. `{"caption": ...}`; see `schemas.tables`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageRow:
+    """One image and everything known about it so far. Fields below the first group are filled in by later stages."""
+
+    sample_id: str
+    image_uri: str
+    version: str
+    """The store's own name for these bytes: an object's etag, or size and modification time of a file."""
+    member: str = ""
+    """Where inside a container file the image lies ("row_group:row" of a Parquet table); "" for a plain file."""
+    manifest_shard: str
+    recipes: tuple[str, ...]
+    """Names of the recipes still to run on this image."""
+    questions: tuple[str, ...] = ()
+    original_answers: tuple[str | None, ...] = ()
+    queries: tuple[str, ...] = ()
+    carried: bytes = b""
+    """Columns carried along from the source: a one-row Arrow IPC stream, opaque to every stage; b"" for none."""
+
+    image_sha256: str = ""
+    """Of the encoded bytes."""
+    width_px: int = 0
+    height_px: int = 0
+    """Of the decoded image, after its EXIF orientation was applied."""
+    tiles_wide: int = 0
+    tiles_high: int = 0
+    flags: tuple[str, ...] = ()
+    error: RowError | None = None
+    """Set by the stage that gave the image up; every recipe of the row is then quarantined with it."""
+    labels: tuple[Label, ...] = ()
+    recipe_errors: tuple[tuple[str, RowError], ...] = ()
+    """Recipes that failed although the image was fine."""
+
+    def failed(self, error: RowError) -> "ImageRow":
+        return dataclasses.replace(self, error=error)
+
+    def to_json(self) -> str:
+        """`carried` is left out: it has a column of its own, because JSON cannot hold bytes."""
+        record = dataclasses.asdict(self)
+        del record["carried"]
+        return json.dumps(record, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str, carried: bytes) -> "ImageRow":
+        record = json.loads(text)
+        for name in ("recipes", "questions", "original_answers", "queries", "flags"):
+            record[name] = tuple(record[name])
+        record["error"] = _error_of(record["error"])
+        record["labels"] = tuple(Label(**{**label, "flags": tuple(label["flags"])}) for label in record["labels"])
+        record["recipe_errors"] = tuple((name, _error_of(error)) for name, error in record["recipe_errors"])
+        return cls(carried=carried, **record)
+
+
+def to_columns(rows: Sequence[ImageRow], **payload: Sequence[Any]) -> dict[str, list[Any]]:
+    """Rows and their payload columns (`encoded=`, `tiles=`) as one block of the pipeline."""
+    columns: dict[str, list[Any]] = {
+        ROW_COLUMN: [row.to_json() for row in rows],
+        CARRIED_COLUMN: [row.carried for row in rows],
+    }
+    columns.update({name: list(values) for name, values in payload.items()})
+    assert all(len(values) == len(rows) for values in columns.values()), "a payload column lost or gained a row"
+    return columns
+
+
+def rows_of(columns: Mapping[str, Iterable[Any]]) -> list[ImageRow]:
+    """The rows of one block, in order."""
+    return [
+        ImageRow.from_json(str(text), bytes(carried))
+        for text, carried in zip(columns[ROW_COLUMN], columns[CARRIED_COLUMN], strict=True)
+    ]
+
+
+def _error_of(record: Mapping[str, str] | None) -> RowError | None:
+    if record is None:
+        return None
+    return RowError(kind=ErrorKind(record["kind"]), message=record["message"])
