@@ -1,0 +1,58 @@
+"""Logits -> next tokens, each sequence by its own parameters and its own random numbers.
+
+Because every sequence draws from its own seeded generator, a sampled result does not depend on the batch it ran in.
+Shapes: B sequences, V vocabulary.
+"""
+
+from collections.abc import Sequence as Seq
+
+import torch
+from torch import Tensor
+
+from model.sequence import Sequence
+
+
+def sample(logits_BV: Tensor, sequences: Seq[Sequence]) -> tuple[list[int], list[float]]:
+    """Chooses one token per sequence.
+
+    Args:
+        logits_BV: float32.
+
+    Returns: token ids, and their natural log-probabilities under the unmodified logits.
+    """
+    logprobs_BV = logits_BV.log_softmax(dim=-1)
+    tokens_B = logits_BV.argmax(dim=-1)
+    for row, sequence in enumerate(sequences):
+        params = sequence.params
+        if params.temperature > 0 or params.repetition_penalty != 1.0:
+            tokens_B[row] = _choose(logits_BV[row], sequence)
+    logprobs_B = logprobs_BV.gather(1, tokens_B[:, None])[:, 0]
+    return tokens_B.tolist(), logprobs_B.tolist()
+
+
+def _choose(logits_V: Tensor, sequence: Sequence) -> int:
+    params = sequence.params
+    if params.repetition_penalty != 1.0:
+        logits_V = penalize_repetition(logits_V, sequence)
+    if params.temperature == 0:
+        return int(logits_V.argmax())
+    probabilities_V = (logits_V.double().cpu() / params.temperature).softmax(dim=-1)
+    if params.top_p < 1:
+        probabilities_V = keep_top_p(probabilities_V, params.top_p)
+    if sequence.generator is None:
+        sequence.generator = torch.Generator().manual_seed(params.seed)
+    return int(torch.multinomial(probabilities_V, 1, generator=sequence.generator))
+
+
+def penalize_repetition(logits_V: Tensor, sequence: Sequence) -> Tensor:
+    """CTRL's penalty (arXiv 1909.05858, section 4.1) on every id of prompt and output, image positions included."""
+    ids = torch.tensor([*sequence.prompt.input_ids.tolist(), *sequence.output_ids], device=logits_V.device).unique()
+    seen, penalty = logits_V[ids], sequence.params.repetition_penalty
+    return logits_V.scatter(0, ids, torch.where(seen < 0, seen * penalty, seen / penalty))
+
+
+def keep_top_p(probabilities_V: Tensor, top_p: float) -> Tensor:
+    """The smallest set of likeliest tokens that reaches `top_p` (at least one); others get 0 (arXiv 1904.09751)."""
+    sorted_V, order_V = probabilities_V.sort(descending=True, stable=True)
+    before_V = sorted_V.cumsum(0) - sorted_V
+    return torch.zeros_like(probabilities_V).scatter(0, order_V, sorted_V.where(before_V < top_p, 0.0))
