@@ -15,32 +15,51 @@ class Stage(StrEnum):
 
 
 class ErrorKind(StrEnum):
-    """Why a row was quarantined. `permanent` kinds fail again on the same bytes; the others may succeed on a rerun."""
+    """Why a row was quarantined."""
 
-    stage: Stage
-    permanent: bool
+    MISSING = "missing"
+    FORBIDDEN = "forbidden"
+    UNSUPPORTED_URI = "unsupported_uri"
+    CHANGED = "changed"
+    STORE_UNAVAILABLE = "store_unavailable"
+    EMPTY = "empty"
+    TOO_MANY_BYTES = "too_many_bytes"
+    TOO_MANY_PIXELS = "too_many_pixels"
+    UNREADABLE = "unreadable"
+    TRUNCATED = "truncated"
+    DECODER_FAILED = "decoder_failed"
+    TILING_FAILED = "tiling_failed"
+    CONTEXT_TOO_LONG = "context_too_long"
+    ENGINE_ERROR = "engine_error"
 
-    def __new__(cls, value: str, stage: Stage, permanent: bool) -> "ErrorKind":
-        member = str.__new__(cls, value)
-        member._value_ = value
-        member.stage = stage
-        member.permanent = permanent
-        return member
+    @property
+    def stage(self) -> Stage:
+        """The stage that raises it."""
+        return _STAGES[self]
 
-    MISSING = "missing", Stage.FETCH, True
-    FORBIDDEN = "forbidden", Stage.FETCH, True
-    UNSUPPORTED_URI = "unsupported_uri", Stage.FETCH, True
-    CHANGED = "changed", Stage.FETCH, True
-    STORE_UNAVAILABLE = "store_unavailable", Stage.FETCH, False
-    EMPTY = "empty", Stage.FETCH, True
-    TOO_MANY_BYTES = "too_many_bytes", Stage.FETCH, True
-    TOO_MANY_PIXELS = "too_many_pixels", Stage.DECODE, True
-    UNREADABLE = "unreadable", Stage.DECODE, True
-    TRUNCATED = "truncated", Stage.DECODE, True
-    DECODER_FAILED = "decoder_failed", Stage.DECODE, True
-    TILING_FAILED = "tiling_failed", Stage.TILE, True
-    CONTEXT_TOO_LONG = "context_too_long", Stage.LABEL, True
-    ENGINE_ERROR = "engine_error", Stage.LABEL, False
+    @property
+    def permanent(self) -> bool:
+        """Fails again on the same bytes; the others may succeed on a rerun."""
+        return self not in _TRANSIENT
+
+
+_STAGES = {
+    ErrorKind.MISSING: Stage.FETCH,
+    ErrorKind.FORBIDDEN: Stage.FETCH,
+    ErrorKind.UNSUPPORTED_URI: Stage.FETCH,
+    ErrorKind.CHANGED: Stage.FETCH,
+    ErrorKind.STORE_UNAVAILABLE: Stage.FETCH,
+    ErrorKind.EMPTY: Stage.FETCH,
+    ErrorKind.TOO_MANY_BYTES: Stage.FETCH,
+    ErrorKind.TOO_MANY_PIXELS: Stage.DECODE,
+    ErrorKind.UNREADABLE: Stage.DECODE,
+    ErrorKind.TRUNCATED: Stage.DECODE,
+    ErrorKind.DECODER_FAILED: Stage.DECODE,
+    ErrorKind.TILING_FAILED: Stage.TILE,
+    ErrorKind.CONTEXT_TOO_LONG: Stage.LABEL,
+    ErrorKind.ENGINE_ERROR: Stage.LABEL,
+}
+_TRANSIENT = {ErrorKind.STORE_UNAVAILABLE, ErrorKind.ENGINE_ERROR}
 
 
 @dataclass(frozen=True, kw_only=True)

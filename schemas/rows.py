@@ -26,6 +26,8 @@ class Label:
     recipe: str
     recipe_digest: str
     table: str
+    item: int
+    """Place among the recipe's labels of the image: the question's or query's number, 0 where there is one."""
     prompt: str
     num_prompt_tokens: int
     num_output_tokens: int

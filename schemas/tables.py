@@ -65,6 +65,8 @@ QUARANTINE = (
     pa.field("attempts", pa.int32()),
 )
 
+ITEM = pa.field("item", pa.int32())
+
 LABEL_TABLES = tuple(OWN)
 QUARANTINE_TABLE = "quarantine"
 ALL_TABLES = (*LABEL_TABLES, QUARANTINE_TABLE)
@@ -95,6 +97,11 @@ def table_schema(table: str, carried: pa.Schema | None = None) -> pa.Schema:
     return pa.schema(list(fields), metadata={"labelmill.table": table, "labelmill.schema_version": SCHEMA_VERSION})
 
 
+def staged_schema(table: str, carried: pa.Schema | None = None) -> pa.Schema:
+    """As `table_schema`, with `item` (which of a recipe's labels of the image this is) for the final order."""
+    return table_schema(table, carried).append(ITEM)
+
+
 def carried_fields(carried: pa.Schema | None) -> list[pa.Field]:
     return [field.with_name(carried_name(field.name)) for field in carried or ()]
 
@@ -104,4 +111,4 @@ def carried_name(column: str) -> str:
     return f"source_{column}" if column in _OURS else column
 
 
-_OURS = {field.name for fields in (COMMON, QUARANTINE, *OWN.values()) for field in fields}
+_OURS = {field.name for fields in (COMMON, QUARANTINE, (ITEM,), *OWN.values()) for field in fields}

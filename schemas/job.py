@@ -1,0 +1,237 @@
+"""The job file -> `JobSpec`: which images, which labels, where they go, and within which limits.
+
+Does not know how a job runs: no storage, checkpoint or cluster is looked at here.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, field_validator, model_validator
+
+from schemas.job_problems import CREDENTIALS, JobError, JobProblem, problems_of, refuse, shown
+from schemas.job_yaml import apply_override, parse_mapping, read_text
+from schemas.recipe_specs import (
+    CaptionSpec,
+    GroundingSpec,
+    OcrSpec,
+    QaSpec,
+    Real,
+    RecipeSpec,
+    Spec,
+    Text,
+    Texts,
+    Whole,
+    columns_of,
+)
+
+__all__ = [
+    "CaptionSpec",
+    "EngineSpec",
+    "GroundingSpec",
+    "JobError",
+    "JobProblem",
+    "JobSpec",
+    "LimitsSpec",
+    "OcrSpec",
+    "QaSpec",
+    "RecipeSpec",
+    "ResourcesSpec",
+    "SourceSpec",
+    "load_job",
+]
+
+# A password may hold an unescaped "/"; host:port and abfs://container@account carry none.
+_PASSWORD_IN_URI = re.compile(r"://[^/:@]*:(?!\d+(/|$))[^@]*@")
+
+
+def _no_password(uri: str) -> str:
+    if _PASSWORD_IN_URI.search(uri):
+        raise refuse(f"holds a user and a password before its @: {CREDENTIALS}")
+    return uri
+
+
+def _auto_or_count(value: object) -> object:
+    text = str(value).replace("_", "").strip()
+    if value == "auto" or (not isinstance(value, bool | float) and text.isdecimal() and int(text) >= 1):
+        return value if value == "auto" else int(text)
+    raise refuse(f"must be auto or a whole number of at least 1, got {shown(value)}")
+
+
+Location = Annotated[Text, AfterValidator(_no_password)]
+AutoOrCount = Annotated[Literal["auto"] | int, BeforeValidator(_auto_or_count)]
+
+
+class SourceSpec(Spec):
+    """The images to label. In a job file, a plain text stands for `{uri: <text>}`."""
+
+    uri: Location
+    """A folder, a glob, an `s3://` prefix, or a table (Parquet, JSONL, WebDataset shards) of images."""
+    format: Literal["auto", "images", "parquet"] = "auto"
+    """`images`: image files below the URI; `parquet`: tables with an image column; `auto` looks at the names."""
+    image_column: Text | None = None
+    """Column of a table with the images, as bytes or as URIs; by default its type and name tell."""
+    carry: Texts | None = None
+    """Columns of a table that are copied into the labels; by default all but the image."""
+
+    @model_validator(mode="after")
+    def _image_files_have_no_columns(self) -> "SourceSpec":
+        for key in ("image_column", "carry"):
+            if self.format == "images" and getattr(self, key):
+                raise refuse("names columns, but image files have none: set format to parquet, or remove it", key)
+        return self
+
+
+class LimitsSpec(Spec):
+    """What is still accepted; an image beyond a limit is quarantined."""
+
+    max_pixels: Whole = Field(default=200_000_000, ge=1)
+    """Largest image, width times height in pixels; read from its header, before anything is decoded."""
+    max_bytes: Whole = Field(default=100_000_000, ge=1)
+    """Largest encoded image, in bytes."""
+    max_quarantined_fraction: Real = Field(default=0.05, ge=0, le=1)
+    """A run that quarantines more than this share of its images ends with exit code 3."""
+
+
+class EngineSpec(Spec):
+    """How the model runs."""
+
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Precision of weights and activations; `auto` is bfloat16 on CUDA and float32 on CPU."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the model runs; `auto` takes a GPU where there is one."""
+    expert_ranks: AutoOrCount = "auto"
+    """GPUs of one replica, over which its routed experts are partitioned."""
+    prefill_chunk_tokens: Whole = Field(default=512, ge=16)
+    """Prompt tokens computed in one step at most; bounds the memory of activations."""
+    max_num_sequences: Whole = Field(default=16, ge=1)
+    """Answers decoded at the same time in one replica at most."""
+
+    @field_validator("expert_ranks")
+    @classmethod
+    def _one_rank_for_now(cls, ranks: str | int) -> str | int:
+        if isinstance(ranks, int) and ranks > 1:
+            raise refuse(f"experts on several ranks are not available yet: use auto or 1, got {ranks}")
+        return ranks
+
+
+class ResourcesSpec(Spec):
+    """How many workers run at once."""
+
+    tile_actors: AutoOrCount = "auto"
+    """CPU processes that decode and tile images; `auto` follows the cluster's cores."""
+    label_actors: AutoOrCount = "auto"
+    """Replicas of the model; `auto` follows the cluster's GPUs, or is one on CPU."""
+
+
+class JobSpec(Spec):
+    """One labeling job, complete and checked. Equal specs describe the same job."""
+
+    name: Text
+    """Name of the job: letters, digits, `-`, `_` and `.`, starting with a letter or digit."""
+    source: SourceSpec
+    """The images to label."""
+    checkpoint: Location = "nano"
+    """The model: `nano` (built in), a folder, an `s3://` prefix or a hub id."""
+    recipes: tuple[RecipeSpec, ...]
+    """What to produce for every image; each recipe once, by name alone or with its own settings."""
+    output: Location
+    """Folder or `s3://` prefix of the dataset that is written."""
+    limits: LimitsSpec = LimitsSpec()
+    """What is still accepted."""
+    engine: EngineSpec = EngineSpec()
+    """How the model runs."""
+    resources: ResourcesSpec = ResourcesSpec()
+    """How many workers run at once."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_shorthands(cls, document: object) -> object:
+        return _spelled_out(document) if isinstance(document, Mapping) else document
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_a_slug(cls, name: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+            raise refuse(f"must start with a letter or digit and hold only those, '-', '_' and '.', got {name!r}")
+        return name
+
+    @field_validator("recipes")
+    @classmethod
+    def _recipes_fit_together(cls, recipes: tuple[RecipeSpec, ...]) -> tuple[RecipeSpec, ...]:
+        names = [recipe.name for recipe in recipes]
+        if not names:
+            raise refuse("needs at least one recipe")
+        for index, recipe in enumerate(recipes):
+            if recipe.name in names[:index]:
+                raise refuse(f"the recipe {recipe.name} is given twice: keep one", index)
+            for hint in recipe.hints if isinstance(recipe, CaptionSpec) else ():
+                if hint not in names:
+                    raise refuse(f"the hint {hint} needs the recipe {hint}: add it to recipes", index, "hints")
+        return recipes
+
+    @model_validator(mode="after")
+    def _columns_come_from_a_table(self) -> "JobSpec":
+        for index, recipe in enumerate(self.recipes):
+            for key in columns_of(recipe) if self.source.format == "images" else ():
+                raise refuse("names a column, but image files have none: use a table", "recipes", index, key)
+        return self
+
+    def digest(self) -> str:
+        """SHA-256 in hex of what determines the labels: two jobs with the same digest write the same tables.
+
+        The name, the output, the resources and the tolerated share of quarantined images do not count, nor
+        does the order of the recipes.
+        """
+        record = self.model_dump(
+            mode="json",
+            exclude={"name": True, "output": True, "resources": True, "limits": {"max_quarantined_fraction"}},
+        )
+        record["recipes"].sort(key=lambda recipe: recipe["name"])
+        text = json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def to_yaml(self) -> str:
+        """The job with every default spelled out; `load_job` reads it back as an equal spec."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def load_job(path_or_text: str | Path, overrides: Sequence[str] = ()) -> JobSpec:
+    """Reads and checks a job.
+
+    Args:
+        path_or_text: a file, as a `Path` or a string of one line; with line breaks in it, the YAML itself.
+        overrides: `path=value` pairs applied in order, e.g. `engine.dtype=float32`, `recipes.caption.seed=1`
+            or `recipes.0.seed=1`; values are YAML.
+
+    Raises:
+        JobError: with one problem for each mistake.
+    """
+    document, problems = parse_mapping(read_text(path_or_text))
+    document = _spelled_out(document)
+    for override in overrides:
+        try:
+            document = _spelled_out(apply_override(document, override))
+        except JobError as error:
+            problems.extend(error.problems)
+    try:
+        spec = JobSpec.model_validate(document)
+    except ValidationError as error:
+        raise JobError([*problems, *problems_of(error, JobSpec)]) from None
+    if problems:
+        raise JobError(problems)
+    return spec
+
+
+def _spelled_out(document: Mapping[Any, Any]) -> dict[Any, Any]:
+    """A source that is a plain URI and recipes that are plain names, as the mappings they stand for."""
+    full = dict(document)
+    if isinstance(full.get("source"), str):
+        full["source"] = {"uri": full["source"]}
+    if isinstance(full.get("recipes"), list | tuple):
+        full["recipes"] = [{"name": entry} if isinstance(entry, str) else entry for entry in full["recipes"]]
+    return full
