@@ -1,0 +1,182 @@
+"""The source of a job file -> the rows of its images: files by their names, or tables by their rows.
+
+It lists and reads small columns; it never reads an image, and does not know whether one can be decoded.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from pipeline.glob_pattern import GlobPattern, glob_pattern, has_wildcard
+from pipeline.parquet_source import ParquetTables
+from pipeline.source import Source, SourceColumns, SourceRow
+from pipeline.storage import ObjectInfo, StorageError, Store, canonical_uri, open_store
+from schemas.errors import ErrorKind
+
+if TYPE_CHECKING:
+    from schemas.job import SourceSpec
+
+__all__ = ["ImageFiles", "Source", "SourceColumns", "SourceRow", "open_source"]
+
+# Also what Pillow cannot decode: such a file is an image to whoever put it there, and must end as a quarantined row.
+IMAGE_EXTENSIONS = frozenset(
+    (
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".webp"),
+        *(".avif", ".avifs", ".heic", ".heif", ".hif", ".jxl", ".jp2", ".j2k", ".jpx", ".jpf", ".svg", ".ico"),
+        *(".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".tga", ".psd", ".exr", ".hdr", ".dds", ".qoi", ".pcx", ".sgi"),
+        *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf"),
+    )
+)
+TABLE_EXTENSION = ".parquet"
+_KIND_OF_EXTENSION = {TABLE_EXTENSION: "parquet"} | dict.fromkeys(IMAGE_EXTENSIONS, "images")
+
+
+def open_source(spec: SourceSpec, columns: SourceColumns) -> Source:
+    """Finds out what `spec.uri` names: one file, a folder or prefix (recursively), or a glob.
+
+    Below a folder, files with the extension of an image are images, `.parquet` files are tables, everything else and
+    every hidden file is ignored. What a glob matches is never ignored. A name that exists is not taken for a glob.
+
+    Raises:
+        StorageError: the URI cannot be read.
+        ValueError: nothing there; images and tables mixed; a column that is missing, ambiguous or of a wrong type.
+    """
+    listing = _listing(canonical_uri(spec.uri), spec.format)
+    if listing.first_kind() == "images":
+        _refuse_columns(spec, columns)
+        return ImageFiles(listing)
+    tables, num_ignored = listing.tables()
+    return ParquetTables(
+        tables, image_column=spec.image_column, carry=spec.carry, columns=columns, num_ignored=num_ignored
+    )
+
+
+class ImageFiles:
+    """A source whose images are files of their own; nothing is carried along."""
+
+    carried_schema: pa.Schema | None = None
+    image_column: str | None = None
+
+    def __init__(self, listing: Listing) -> None:
+        self._listing = listing
+        self.num_ignored = 0
+
+    def rows(self) -> Iterator[SourceRow]:
+        self.num_ignored = 0
+        for info, kind in self._listing.files():
+            if kind == "images":
+                yield SourceRow(image_uri=_utf8(info.uri), version=info.version)
+            elif kind == "parquet":
+                raise self._listing.mixed(info)
+            else:
+                self.num_ignored += 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """What one URI names, listed anew each time; each file is an image, a table or neither."""
+
+    uri: str
+    format: str
+    store: Store
+    folder_uri: str
+    pattern: GlobPattern | None = None
+    single: bool = False
+
+    def files(self) -> Iterator[tuple[ObjectInfo, str | None]]:
+        """Every file there is, with `images`, `parquet` or (to be ignored) None."""
+        if self.single:
+            yield self._with_kind(self.store.head(self.uri))
+        elif self.pattern is None:
+            for info in self.store.list(self.folder_uri):
+                yield self._with_kind(info)
+        else:
+            for info in self.store.list(self.folder_uri, starting_with=self.pattern.starting_with):
+                if self.pattern.regex.match(self._name_below(info)):
+                    yield self._with_kind(info)
+
+    def first_kind(self) -> str:
+        """`images` or `parquet`, whichever comes first.
+
+        Raises:
+            ValueError: neither comes.
+        """
+        num_ignored = 0
+        for _, kind in self.files():
+            if kind is not None:
+                return kind
+            num_ignored += 1
+        raise self._empty(num_ignored)
+
+    def tables(self) -> tuple[list[ObjectInfo], int]:
+        """All tables, and the number of files ignored beside them."""
+        tables, num_ignored = [], 0
+        for info, kind in self.files():
+            if kind == "images":
+                raise self.mixed(info)
+            if kind == "parquet":
+                tables.append(info)
+            else:
+                num_ignored += 1
+        return tables, num_ignored
+
+    def mixed(self, info: ObjectInfo) -> ValueError:
+        return ValueError(
+            f"{self.uri} holds both images and Parquet files ({info.uri}); set source.format to images or parquet"
+        )
+
+    def _with_kind(self, info: ObjectInfo) -> tuple[ObjectInfo, str | None]:
+        extension = posixpath.splitext(info.uri)[1].lower()
+        if self.single or self.pattern is not None:
+            by_extension = "parquet" if extension == TABLE_EXTENSION else "images"
+            return info, (by_extension if self.format == "auto" else self.format)
+        if any(segment.startswith(".") for segment in self._name_below(info).split("/")):
+            return info, None
+        kind = _KIND_OF_EXTENSION.get(extension)
+        return info, (kind if self.format in ("auto", kind) else None)
+
+    def _name_below(self, info: ObjectInfo) -> str:
+        return info.uri[len(self.folder_uri.rstrip("/")) + 1 :]
+
+    def _empty(self, num_ignored: int) -> ValueError:
+        wanted = {"images": "image", "parquet": "Parquet file"}.get(self.format, "image and no Parquet file")
+        return ValueError(f"no {wanted} found at {self.uri} ({num_ignored} other files ignored); check source.uri")
+
+
+def _listing(uri: str, format_: str) -> Listing:
+    store = open_store(uri)
+    if store.exists(uri):
+        return Listing(uri=uri, format=format_, store=store, folder_uri=uri.rpartition("/")[0], single=True)
+    if has_wildcard(uri) and not _is_folder(store, uri):
+        pattern = glob_pattern(uri)
+        return Listing(uri=uri, format=format_, store=store, folder_uri=pattern.folder_uri, pattern=pattern)
+    return Listing(uri=uri, format=format_, store=store, folder_uri=uri)
+
+
+def _is_folder(store: Store, uri: str) -> bool:
+    try:
+        return next(store.list(uri), None) is not None
+    except StorageError as error:
+        if error.kind == ErrorKind.MISSING:
+            return False
+        raise
+
+
+def _refuse_columns(spec: SourceSpec, columns: SourceColumns) -> None:
+    asked_for = (*columns.asked_for(), *(spec.carry or ()), spec.image_column)
+    if any(asked_for):
+        names = ", ".join(repr(name) for name in asked_for if name)
+        raise ValueError(f"{spec.uri} holds image files, which have no columns; {names} must come from Parquet")
+
+
+def _utf8(uri: str) -> str:
+    try:
+        uri.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{uri!r}: this file name is not valid UTF-8; rename the file") from error
+    return uri

@@ -1,0 +1,130 @@
+"""The rows of a source -> Parquet shards of the manifest, and back to the pipeline's rows.
+
+It does not know which of the rows are done already, nor what a recipe does with them.
+"""
+
+import hashlib
+import io
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.parquet_members import open_table
+from pipeline.source import Source, SourceRow
+from pipeline.storage import join_uri, open_store
+from schemas.rows import ImageRow
+from schemas.tables import MANIFEST
+
+_MAX_SHARD_BYTES = 128 << 20
+_ROW_OVERHEAD_BYTES = 512
+_ROW_GROUP_ROWS = 8192
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What `write_manifest` wrote. `shards` are names in its folder, in the order of the source."""
+
+    shards: tuple[str, ...]
+    num_images: int
+    num_ignored: int
+    carried_schema: pa.Schema | None
+
+
+def sample_id(image_uri: str, version: str, member: str) -> str:
+    """The identity of one image: 32 hex digits, the same for the same three strings everywhere and always.
+
+    `image_uri` is taken as it stands; sources give canonical ones.
+    """
+    # JSON, because any plain separator could be part of a key.
+    text = json.dumps([image_uri, version, member])
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def write_manifest(
+    source: Source, folder_uri: str, *, limit: int | None, rows_per_shard: int = 100_000, first_shard: int = 0
+) -> Manifest:
+    """Writes every row of the source, in its order, into `shard-00000.parquet` and on; the schema is
+    `MANIFEST`.
+
+    Holds one shard at a time; a shard ends early when what its rows carry is large. Until it returns, the
+    folder may hold a part of the manifest.
+
+    Args:
+        limit: stop after this many images; None for all. `num_ignored` counts the files passed until then.
+        first_shard: number of the first shard, where the folder holds earlier ones.
+
+    Raises:
+        ValueError: the source is not what it seemed when it was opened.
+        StorageError: the source or the folder failed.
+    """
+    store = open_store(folder_uri)
+    shards: list[str] = []
+    num_images = 0
+    for rows in _shards_of(itertools.islice(source.rows(), limit), rows_per_shard):
+        name = f"shard-{first_shard + len(shards):05d}.parquet"
+        store.put(join_uri(folder_uri, name), _shard_bytes(rows))
+        shards.append(name)
+        num_images += len(rows)
+    return Manifest(
+        shards=tuple(shards),
+        num_images=num_images,
+        num_ignored=source.num_ignored,
+        carried_schema=source.carried_schema,
+    )
+
+
+def read_shard(uri: str, *, batch_rows: int = 1024) -> Iterator[pa.RecordBatch]:
+    """The rows of one shard, in order, in batches of at most `batch_rows`."""
+    with open_table(uri) as table:
+        yield from table.iter_batches(batch_rows, use_threads=False)
+
+
+def image_rows(batch: pa.RecordBatch, *, manifest_shard: str, recipes: Sequence[str]) -> list[ImageRow]:
+    """The rows of a manifest batch as they enter the pipeline.
+
+    Args:
+        manifest_shard: the name of the shard, which every row keeps.
+        recipes: the names of the recipes to run on each of these rows.
+    """
+    return [
+        ImageRow(
+            sample_id=record["sample_id"],
+            image_uri=record["image_uri"],
+            version=record["version"],
+            member=record["member"],
+            manifest_shard=manifest_shard,
+            recipes=tuple(recipes),
+            questions=tuple(record["questions"]),
+            original_answers=tuple(record["original_answers"]),
+            queries=tuple(record["queries"]),
+            carried=record["carried"],
+        )
+        for record in batch.to_pylist()
+    ]
+
+
+def _shards_of(rows: Iterator[SourceRow], rows_per_shard: int) -> Iterator[list[SourceRow]]:
+    shard: list[SourceRow] = []
+    num_bytes = 0
+    for row in rows:
+        shard.append(row)
+        num_bytes += len(row.carried) + _ROW_OVERHEAD_BYTES
+        if len(shard) == rows_per_shard or num_bytes >= _MAX_SHARD_BYTES:
+            yield shard
+            shard, num_bytes = [], 0
+    if shard:
+        yield shard
+
+
+def _shard_bytes(rows: Sequence[SourceRow]) -> bytes:
+    columns = {
+        "sample_id": [sample_id(row.image_uri, row.version, row.member) for row in rows],
+        **{name: [getattr(row, name) for row in rows] for name in MANIFEST.names[1:]},
+    }
+    sink = io.BytesIO()
+    pq.write_table(pa.table(columns, schema=MANIFEST), sink, compression="zstd", row_group_size=_ROW_GROUP_ROWS)
+    return sink.getvalue()

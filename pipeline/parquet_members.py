@@ -1,0 +1,108 @@
+"""A Parquet table and a row in it -> the bytes of that row's image, a few rows at a time.
+
+It knows where bytes lie; not what they are, nor which rows a job wants.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.storage import StorageError, check_readable, open_store
+from schemas.errors import ErrorKind
+
+IMAGE_BATCH_ROWS = 4
+_READ_BUFFER_BYTES = 1 << 20
+
+
+def bytes_member(row_group: int, row_in_group: int) -> str:
+    """The `member` of an image whose bytes lie in a table."""
+    return f"{row_group}:{row_in_group}"
+
+
+def parse_bytes_member(member: str) -> tuple[int, int] | None:
+    """Row group and row of a `bytes_member`; None for any other: then `image_uri` names a plain file."""
+    row_group, separator, row = member.partition(":")
+    if separator and row_group.isdecimal() and row.isdecimal():
+        return int(row_group), int(row)
+    return None
+
+
+@contextlib.contextmanager
+def open_table(uri: str) -> Iterator[pq.ParquetFile]:
+    """A Parquet file whose column chunks are read piece by piece; closed with the block.
+
+    Raises:
+        StorageError: the file cannot be read; UNREADABLE, also from within the block, if it is not valid
+        Parquet.
+    """
+    with open_store(uri).open(uri) as file:
+        try:
+            yield pq.ParquetFile(file, buffer_size=_READ_BUFFER_BYTES, pre_buffer=False)
+        except StorageError:
+            raise
+        except (pa.ArrowException, OSError) as error:
+            raise StorageError(ErrorKind.UNREADABLE, f"{uri}: not a readable Parquet file ({error})") from error
+
+
+def read_batches(table: pq.ParquetFile, row_group: int, columns: list[str], batch_rows: int) -> Iterator[Any]:
+    """Record batches of some columns of one row group; nested fields are named `column.field`."""
+    return table.iter_batches(batch_rows, row_groups=[row_group], columns=columns, use_threads=False)
+
+
+class MemberReader:
+    """Reads images out of one column of Parquet tables, and keeps its place between two calls.
+
+    Rows of one row group asked for in order read that row group once. A row before the place starts it again.
+    """
+
+    def __init__(self, image_column: str) -> None:
+        self._image_column = image_column
+        self._place: tuple[str, str, int] | None = None
+        self._next_row = 0
+        self._values: Iterator[bytes] = iter(())
+
+    def read(self, table_uri: str, *, version: str, row_group: int, row: int) -> bytes:
+        """The bytes at one row; b"" if they are null.
+
+        Raises:
+            StorageError: the table cannot be read, has changed, or has no such column or row; the next call opens
+                it anew.
+        """
+        place = (table_uri, version, row_group)
+        if place != self._place or row < self._next_row:
+            self._values = _column_values(table_uri, version, row_group, self._image_column)
+            self._place, self._next_row = place, 0
+        try:
+            while self._next_row <= row:
+                value = next(self._values)
+                self._next_row += 1
+        except StopIteration:
+            self._place = None
+            raise StorageError(
+                ErrorKind.CHANGED, f"{table_uri}: no row {row} in row group {row_group}; list the source again"
+            ) from None
+        except StorageError:
+            self._place = None
+            raise
+        return value
+
+
+def _column_values(table_uri: str, version: str, row_group: int, column: str) -> Iterator[bytes]:
+    check_readable(open_store(table_uri).head(table_uri), max_bytes=None, version=version)
+    with open_table(table_uri) as table:
+        if column not in table.schema_arrow.names or row_group >= table.num_row_groups:
+            raise StorageError(
+                ErrorKind.CHANGED,
+                f"{table_uri}: no column {column!r} in a row group {row_group}; list the source again",
+            )
+        is_struct = pa.types.is_struct(table.schema_arrow.field(column).type)
+        leaf = f"{column}.bytes" if is_struct else column
+        for batch in read_batches(table, row_group, [leaf], IMAGE_BATCH_ROWS):
+            for scalar in batch.column(column):
+                value = scalar.as_py()
+                value = value["bytes"] if is_struct and value else value
+                # A null URI is named like an image in the table, and then the column holds strings.
+                yield value if isinstance(value, bytes) else b""
