@@ -1,0 +1,130 @@
+"""Tiled images -> labelled rows: the stage that owns one engine replica, and the only importer of `model.engine`.
+
+Knows the recipes' door and the engine's; neither prompts nor tensors.
+"""
+
+import asyncio
+import dataclasses
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from model.engine import ContextTooLongError, Engine, EngineConfig, ImageView
+from model.tiling import TiledImage
+from pipeline.recipes import Recipe
+from schemas.errors import ErrorKind, RowError
+from schemas.job import EngineSpec
+from schemas.rows import TILES_COLUMN, ImageRow, Label, rows_of, to_columns
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplicaConfig:
+    """What one replica loads. `device` and `dtype` are resolved on the machine it runs on."""
+
+    checkpoint: str
+    engine: EngineSpec
+    num_cpu_threads: int | None = None
+    """Threads of tensor work on a CPU; None leaves torch's choice."""
+
+    def load(self) -> Engine:
+        if self.num_cpu_threads is not None:
+            torch.set_num_threads(self.num_cpu_threads)
+        device = resolve_device(self.engine.device)
+        config = EngineConfig(
+            max_num_sequences=self.engine.max_num_sequences,
+            prefill_chunk_tokens=self.engine.prefill_chunk_tokens,
+        )
+        dtype = resolve_dtype(self.engine.dtype, device)
+        return Engine.load(self.checkpoint, device=device, dtype=dtype, config=config)
+
+
+def resolve_device(device: Literal["auto", "cpu", "cuda"]) -> str:
+    """Raises ValueError where a GPU is demanded and there is none."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("engine.device is cuda, but no CUDA device is visible here: use auto or cpu")
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device
+
+
+def resolve_dtype(dtype: Literal["auto", "float32", "bfloat16"], device: str) -> torch.dtype:
+    if dtype == "auto":
+        return torch.bfloat16 if device == "cuda" else torch.float32
+    return torch.bfloat16 if dtype == "bfloat16" else torch.float32
+
+
+class LabelImage:
+    """{row, carried, tiles} -> {row, carried}: every pending recipe of every row, or that row's reason why not.
+
+    Async, so that several blocks are in the engine at once and its batch never drains between them.
+    """
+
+    def __init__(self, *, replica: ReplicaConfig, recipes: Sequence[Recipe]) -> None:
+        self._recipes = tuple(recipes)
+        self._engine = replica.load()
+
+    async def __call__(self, block: Mapping[str, Any]) -> AsyncIterator[dict[str, list[Any]]]:
+        rows = rows_of(block)
+        labelled = await asyncio.gather(
+            *(self.label(row, tiles) for row, tiles in zip(rows, block[TILES_COLUMN], strict=True))
+        )
+        yield to_columns(labelled)
+
+    async def label(self, row: ImageRow, tiles: np.ndarray) -> ImageRow:
+        """One image with all its pending recipes. Never raises for what the image or its prompts cause."""
+        if row.error is not None:
+            return row
+        # Ray hands out read-only views of shared memory; torch wants to own what it is given.
+        image = TiledImage(tiles=np.array(tiles), grid=(row.tiles_wide, row.tiles_high))
+        try:
+            async with self._engine.open([image]) as view:
+                return await self._run_recipes(row, view)
+        except Exception as error:  # noqa: BLE001 - one row's failure is that row's error, whatever it was
+            return row.failed(_row_error(error))
+
+    def close(self) -> None:
+        self._engine.close()
+
+    async def _run_recipes(self, row: ImageRow, view: ImageView) -> ImageRow:
+        """Recipes in turn (they stand in the order of their needs); one that fails takes those that need it along."""
+        done: dict[str, Sequence[Label]] = {}
+        failed: dict[str, RowError] = {}
+        needed = self._needed_by(row.recipes)
+        for recipe in self._recipes:
+            if recipe.name not in needed:
+                continue
+            needs = recipe.needs(recipe.spec)
+            broken = next((name for name in needs if name in failed), None)
+            if broken is not None:
+                failed[recipe.name] = dataclasses.replace(
+                    failed[broken], message=f"its hint {broken} failed: {failed[broken].message}"
+                )
+                continue
+            try:
+                done[recipe.name] = await recipe.label(view, row, done)
+            except Exception as error:  # noqa: BLE001 - the other recipes of the image go on
+                failed[recipe.name] = _row_error(error)
+        return dataclasses.replace(
+            row,
+            labels=tuple(label for name, labels in done.items() if name in row.recipes for label in labels),
+            recipe_errors=tuple((name, error) for name, error in failed.items() if name in row.recipes),
+        )
+
+    def _needed_by(self, pending: Sequence[str]) -> set[str]:
+        """The pending recipes and those whose labels they read, which an earlier run may have committed already."""
+        needed = set(pending)
+        for recipe in reversed(self._recipes):
+            if recipe.name in needed:
+                needed |= set(recipe.needs(recipe.spec))
+        return needed
+
+
+def _row_error(error: Exception) -> RowError:
+    kind = ErrorKind.CONTEXT_TOO_LONG if isinstance(error, ContextTooLongError) else ErrorKind.ENGINE_ERROR
+    text = str(error).strip() or type(error).__name__
+    if kind is ErrorKind.ENGINE_ERROR:
+        text = f"{type(error).__name__}: {text}"
+    return RowError(kind=kind, message=text.splitlines()[0])

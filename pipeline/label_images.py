@@ -1,0 +1,135 @@
+"""The diagram: manifest shards -> pending rows -> fetched -> tiled -> labelled -> committed, as one Ray Dataset.
+
+The only file besides `cluster.py` that knows Ray. Every stage is a plain class that a test calls on a block.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import ray.data
+from ray.data import ActorPoolStrategy, Dataset
+
+from pipeline.cluster import ClusterSize
+from pipeline.fetch import FetchImage
+from pipeline.label import LabelImage, ReplicaConfig
+from pipeline.ledger import RunFolder
+from pipeline.prepare import TileImage
+from pipeline.sink import LabelSink, SinkConfig
+from pipeline.work import Work
+from schemas.job import ResourcesSpec
+from schemas.rows import to_columns
+
+SHARD_COLUMN = "shard"
+
+MAX_ROWS_PER_BLOCK = 16
+"""A block of tiles is one message between actors: 16 images of 10 tiles are 70 MB."""
+
+BLOCKS_IN_FLIGHT = 4
+"""Blocks one label actor works on at once, so that its engine's batch never drains between two."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """How many actors, and the share of a CPU that Ray reserves for each.
+
+    Reservations only decide what Ray starts at once; they are small, because one whole CPU must stay free: Ray's
+    repartition asks for that much, and a pipeline of actors that holds every CPU waits for it for ever.
+    """
+
+    num_tile_actors: int
+    num_label_actors: int
+    label_num_cpus: float
+    label_num_gpus: float
+    label_num_threads: int
+    """Of tensor work, per label actor; matters on a CPU only."""
+    fetch_num_cpus: float = 0.1
+    tile_num_cpus: float = 0.25
+    task_num_cpus: float = 0.1
+
+    @classmethod
+    def for_cluster(cls, size: ClusterSize, resources: ResourcesSpec) -> "Placement":
+        """With GPUs: one label actor each, the CPUs to the tilers. Without: one label actor on half of the CPUs."""
+        num_cpus, on_gpu = int(size.num_cpus), size.num_gpus >= 1
+        auto_label = int(size.num_gpus) if on_gpu else 1
+        auto_tile = max(1, num_cpus - auto_label - 1 if on_gpu else num_cpus // 4)
+        num_label_actors = auto_label if resources.label_actors == "auto" else resources.label_actors
+        num_tile_actors = auto_tile if resources.tile_actors == "auto" else resources.tile_actors
+        free = max(0.1, num_cpus - 1 - cls.fetch_num_cpus - cls.task_num_cpus)
+        return cls(
+            num_tile_actors=num_tile_actors,
+            num_label_actors=num_label_actors,
+            label_num_cpus=round(min(1.0, free / 2 / num_label_actors), 3),
+            label_num_gpus=1.0 if on_gpu else 0.0,
+            label_num_threads=max(1, num_cpus // 2 // num_label_actors),
+            tile_num_cpus=round(min(1.0, free / 2 / num_tile_actors), 3),
+        )
+
+
+def label_images(work: Work, placement: Placement) -> Dataset:
+    """The whole run, lazily: a dataset of the sink's receipts, one row per committed block."""
+    limits = work.job.limits
+    replica = ReplicaConfig(
+        checkpoint=work.job.checkpoint,
+        engine=work.job.engine,
+        num_cpu_threads=None if placement.label_num_gpus else placement.label_num_threads,
+    )
+    sink = SinkConfig(
+        output_uri=work.folder.output_uri,
+        checkpoint=work.checkpoint,
+        recipe_digests=work.recipe_digests,
+        carried_schema=work.carried_schema,
+    )
+    return (
+        ray.data.from_items([{SHARD_COLUMN: shard} for shard in work.shards])
+        .map_batches(
+            ListPending(folder=work.folder, recipe_digests=work.recipe_digests),
+            batch_size=1,
+            num_cpus=placement.task_num_cpus,
+        )
+        .repartition(target_num_rows_per_block=_rows_per_block(work, placement))
+        .map_batches(
+            FetchImage,
+            fn_constructor_kwargs={"max_bytes": limits.max_bytes, "image_column": work.image_column},
+            batch_size=None,
+            num_cpus=placement.fetch_num_cpus,
+            compute=ActorPoolStrategy(size=1),
+        )
+        .map_batches(
+            TileImage,
+            fn_constructor_kwargs={
+                "candidate_resolutions": work.candidate_resolutions,
+                "max_pixels": limits.max_pixels,
+            },
+            batch_size=None,
+            num_cpus=placement.tile_num_cpus,
+            compute=ActorPoolStrategy(size=placement.num_tile_actors),
+        )
+        .map_batches(
+            LabelImage,
+            fn_constructor_kwargs={"replica": replica, "recipes": work.recipes},
+            batch_size=None,
+            num_cpus=placement.label_num_cpus,
+            num_gpus=placement.label_num_gpus,
+            compute=ActorPoolStrategy(size=placement.num_label_actors, max_concurrent_calls_per_actor=BLOCKS_IN_FLIGHT),
+        )
+        .map_batches(LabelSink(config=sink), batch_size=None, num_cpus=placement.task_num_cpus)
+    )
+
+
+class ListPending:
+    """{shard} -> {row, carried} of the images that still lack a recipe, read from that shard's own commits."""
+
+    def __init__(self, *, folder: RunFolder, recipe_digests: Mapping[str, str]) -> None:
+        self._folder, self._recipe_digests = folder, recipe_digests
+
+    def __call__(self, block: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        for shard in block[SHARD_COLUMN]:
+            for rows in self._folder.pending(str(shard), self._recipe_digests):
+                yield to_columns(rows)
+
+
+def _rows_per_block(work: Work, placement: Placement) -> int:
+    """Small jobs in small blocks, so that every label actor gets some and labels arrive while others are tiled."""
+    blocks_wanted = placement.num_label_actors * BLOCKS_IN_FLIGHT
+    return max(1, min(MAX_ROWS_PER_BLOCK, -(-work.num_images // blocks_wanted)))

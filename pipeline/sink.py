@@ -1,0 +1,149 @@
+"""Labelled rows -> staged Parquet files and one commit per manifest shard; returns what a progress display counts.
+
+Data first, the commit last: a block that dies in between leaves files that nothing names. Names are derived from what
+a block holds, so that a block written twice overwrites itself.
+"""
+
+import hashlib
+import io
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.ledger import LABELLED, QUARANTINED, SKIPPED, Commit, Outcome, RunFolder
+from pipeline.storage import open_store
+from schemas.errors import RowError
+from schemas.rows import ImageRow, Label, rows_of
+from schemas.tables import LABEL_TABLES, QUARANTINE_TABLE, carried_name, staged_schema
+
+
+@dataclass(frozen=True, kw_only=True)
+class SinkConfig:
+    output_uri: str
+    checkpoint: str
+    """Written into every label row: the checkpoint's name and digest."""
+    recipe_digests: Mapping[str, str]
+    carried_schema: pa.Schema | None
+
+
+class LabelSink:
+    """{row, carried} -> one receipt per block: {"num_images", "num_quarantined_images", "num_labels"}."""
+
+    def __init__(self, *, config: SinkConfig) -> None:
+        self._config = config
+        self._folder = RunFolder(config.output_uri)
+
+    def __call__(self, block: Mapping[str, Any]) -> dict[str, list[int]]:
+        rows = rows_of(block)
+        by_shard: dict[str, list[ImageRow]] = defaultdict(list)
+        for row in rows:
+            by_shard[row.manifest_shard].append(row)
+        for shard, shard_rows in by_shard.items():
+            self._write(shard, shard_rows)
+        return {
+            "num_images": [len(rows)],
+            "num_quarantined_images": [sum(bool(row.error or row.recipe_errors) for row in rows)],
+            "num_labels": [sum(len(row.labels) for row in rows)],
+        }
+
+    def _write(self, shard: str, rows: Sequence[ImageRow]) -> None:
+        tables: dict[str, list[tuple[dict[str, Any], bytes]]] = defaultdict(list)
+        for row in rows:
+            for label in row.labels:
+                tables[label.table].append((self._label_record(row, label), row.carried))
+            for recipe, error in self._failures(row):
+                tables[QUARANTINE_TABLE].append((_quarantine_record(row, recipe, error), row.carried))
+        outcomes = tuple(outcome for row in rows for outcome in self._outcomes(row))
+        name = _name_of(outcomes)
+        for table in (*LABEL_TABLES, QUARANTINE_TABLE):
+            if table in tables:
+                self._put_table(table, name, tables[table])
+        self._folder.put_commit(shard, name, Commit(files=dict.fromkeys(sorted(tables), name), outcomes=outcomes))
+
+    def _put_table(self, table: str, name: str, entries: Sequence[tuple[dict[str, Any], bytes]]) -> None:
+        schema = staged_schema(table, self._config.carried_schema)
+        own = pa.Table.from_pylist([record for record, _ in entries], schema=staged_schema(table))
+        columns = {field.name: own[field.name] for field in own.schema}
+        if self._config.carried_schema is not None:
+            # Joined as Arrow, not through Python values: a decimal or a nanosecond stays what it was.
+            carried = pa.concat_tables([_read_carried(stream) for _, stream in entries])
+            columns |= {carried_name(name): carried[name] for name in carried.column_names}
+        buffer = io.BytesIO()
+        written = pa.Table.from_arrays([columns[field.name] for field in schema], schema=schema)
+        pq.write_table(written, buffer, compression="zstd")
+        uri = self._folder.staged_uri(table, name)
+        open_store(uri).put(uri, buffer.getvalue())
+
+    def _label_record(self, row: ImageRow, label: Label) -> dict[str, Any]:
+        return {
+            "sample_id": row.sample_id,
+            "image_uri": row.image_uri,
+            "image_sha256": row.image_sha256,
+            "width_px": row.width_px,
+            "height_px": row.height_px,
+            "tiles_wide": row.tiles_wide,
+            "tiles_high": row.tiles_high,
+            "recipe": label.recipe,
+            "recipe_digest": label.recipe_digest,
+            "checkpoint": self._config.checkpoint,
+            "prompt": label.prompt,
+            "num_prompt_tokens": label.num_prompt_tokens,
+            "num_output_tokens": label.num_output_tokens,
+            "finish_reason": label.finish_reason,
+            "mean_logprob": label.mean_logprob,
+            "attempts": label.attempts,
+            "flags": [*row.flags, *label.flags],
+            "item": label.item,
+            **label.values,
+        }
+
+    def _failures(self, row: ImageRow) -> list[tuple[str, RowError]]:
+        if row.error is not None:
+            return [(recipe, row.error) for recipe in row.recipes]
+        return list(row.recipe_errors)
+
+    def _outcomes(self, row: ImageRow) -> list[Outcome]:
+        num_labels = Counter(label.recipe for label in row.labels)
+        failed = {recipe for recipe, _ in self._failures(row)}
+        outcomes = []
+        for recipe in row.recipes:
+            status = QUARANTINED if recipe in failed else LABELLED if num_labels[recipe] else SKIPPED
+            outcomes.append(
+                Outcome(
+                    sample_id=row.sample_id,
+                    recipe=recipe,
+                    recipe_digest=self._config.recipe_digests[recipe],
+                    status=status,
+                    num_rows=1 if status == QUARANTINED else num_labels[recipe],
+                )
+            )
+        return outcomes
+
+
+def _read_carried(carried: bytes) -> pa.Table:
+    """The one row of carried columns that `ImageRow.carried` holds."""
+    with pa.ipc.open_stream(carried) as stream:
+        return stream.read_all()
+
+
+def _quarantine_record(row: ImageRow, recipe: str, error: RowError) -> dict[str, Any]:
+    return {
+        "sample_id": row.sample_id,
+        "image_uri": row.image_uri,
+        "recipe": recipe,
+        "stage": str(error.stage),
+        "error_kind": str(error.kind),
+        "permanent": error.kind.permanent,
+        "message": error.message,
+        "attempts": 1,
+        "item": 0,
+    }
+
+
+def _name_of(outcomes: Sequence[Outcome]) -> str:
+    pairs = sorted(f"{outcome.sample_id}\0{outcome.recipe}\0{outcome.recipe_digest}" for outcome in outcomes)
+    return hashlib.sha256("\n".join(pairs).encode()).hexdigest()[:32]
