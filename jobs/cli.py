@@ -1,0 +1,125 @@
+"""The `labelmill` command: one verb per file, and the one place where errors become a line and an exit code.
+
+Exit codes: 0 done, 1 failed, 2 wrong usage or job file, 3 done but too much quarantined, 130 interrupted and resumable.
+"""
+
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+EXIT_FAILED, EXIT_USAGE, EXIT_QUARANTINED, EXIT_INTERRUPTED = 1, 2, 3, 130
+
+app = typer.Typer(
+    name="labelmill",
+    help="Turns image collections into training data: captions, OCR text, answers and boxes, in Parquet.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the dataset; replaced if an earlier demo made it.")] = Path(
+        "labelmill-demo"
+    ),
+    images: Annotated[Path | None, typer.Option(help="Label the images of this folder instead of drawn ones.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON on the last line.")] = False,
+) -> None:
+    """Label a few dozen images end to end: from an S3 store on this machine, through Ray, to Parquet."""
+    from jobs.demo import run_demo
+
+    raise typer.Exit(run_demo(out=out, images=images, as_json=json))
+
+
+@app.command()
+def run(
+    job: Annotated[Path, typer.Argument(help="The job file.", metavar="JOB.yaml")],
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="a.b=value", help="Override a value of the job file; may be repeated."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Label at most this many images of the source.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON on the last line.")] = False,
+) -> None:
+    """Run a job: label every image of its source that has no labels yet, and write the dataset."""
+    from jobs.run import run_file
+
+    raise typer.Exit(run_file(job, overrides=set_ or [], limit=limit, as_json=json))
+
+
+@app.command()
+def label(
+    image: Annotated[str, typer.Argument(help="A file, or an s3:// URI.")],
+    recipe: Annotated[list[str] | None, typer.Option(help="caption, ocr, qa or grounding; may be repeated.")] = None,
+    question: Annotated[list[str] | None, typer.Option(help="A question for qa; may be repeated.")] = None,
+    query: Annotated[list[str] | None, typer.Option(help="What grounding shall find; may be repeated.")] = None,
+    checkpoint: Annotated[str, typer.Option(help="nano, a folder, an s3:// prefix or a hub id.")] = "nano",
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="a.b=value", help="A setting as in a job file, e.g. engine.dtype=float32."),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the labels as JSON.")] = False,
+) -> None:
+    """Label one image and print the result; without --recipe, a caption."""
+    from jobs.label import label_file
+
+    code = label_file(
+        image,
+        recipes=recipe or [],
+        questions=question or [],
+        queries=query or [],
+        checkpoint=checkpoint,
+        overrides=set_ or [],
+        as_json=json,
+    )
+    raise typer.Exit(code)
+
+
+@app.command()
+def verify(
+    output: Annotated[str, typer.Argument(help="The output of a job: a folder or an s3:// prefix.")],
+    json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON on the last line.")] = False,
+) -> None:
+    """Check that every input of a finished job is accounted for exactly once per recipe."""
+    from jobs.verify import verify_output
+
+    raise typer.Exit(verify_output(output, as_json=json))
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    from schemas.job import JobError
+
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        code = app(standalone_mode=False)
+    except JobError as error:
+        _complain(*(str(problem) for problem in error.problems))
+        code = EXIT_USAGE
+    except typer.TyperException as error:
+        if message := error.format_message():  # without one, the help was asked for by giving no command
+            _complain(f"{message} (labelmill --help lists the commands, COMMAND --help the options)")
+        code = EXIT_USAGE
+    except (KeyboardInterrupt, typer.Abort):
+        _complain("interrupted; what was committed is kept: run the same command again to go on")
+        code = EXIT_INTERRUPTED
+    except (ValueError, RuntimeError, OSError) as error:
+        _complain(" ".join(str(error).split()) or type(error).__name__)
+        code = EXIT_FAILED
+    sys.exit(code)
+
+
+def _complain(*lines: str) -> None:
+    for line in lines:
+        print(f"labelmill: {line}", file=sys.stderr)
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    """A SIGTERM ends a run as Ctrl-C does: unwinding closes the cluster."""
+    raise KeyboardInterrupt

@@ -1,0 +1,143 @@
+"""`labelmill demo`: real files -> an S3 store on loopback -> Ray -> a dataset in a local folder, in one command."""
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+from jobs.demo_images import draw_images
+from jobs.run import exit_code, run_with_progress
+from jobs.summary_table import print_summary
+from pipeline.storage import join_uri, open_store
+from pipeline.verify import verify
+from schemas.job import load_job
+
+BUCKET = "labelmill-demo"
+MARKER = ".labelmill-demo"
+STARTUP_TIMEOUT_S = 60
+
+JOB = f"""
+name: demo
+source: s3://{BUCKET}/images/
+checkpoint: nano
+recipes:
+  - {{name: ocr, max_new_tokens: 64}}
+  - {{name: caption, hints: [ocr], max_new_tokens: 64}}
+  - {{name: grounding, queries: ["the red circle", "the sign"], max_new_tokens: 48}}
+  - {{name: qa, questions: ["How many shapes are there?", "What does the sign say?"], max_new_tokens: 32}}
+output: s3://{BUCKET}/labels
+limits: {{max_quarantined_fraction: 0.5}}   # four of the files are broken on purpose
+"""
+
+
+def run_demo(*, out: Path, images: Path | None, as_json: bool) -> int:
+    """Returns the exit code. `out` is replaced if an earlier demo made it, and refused if anything else is there."""
+    job = load_job(JOB)
+    _make_empty(out)
+    with tempfile.TemporaryDirectory(prefix="labelmill-images-") as temp, _s3_server():
+        folder = _inputs(images, Path(temp))
+        num_files = _upload(folder, f"s3://{BUCKET}/images")
+        print(f"{num_files} files put into s3://{BUCKET}/images on this machine")
+        summary = run_with_progress(job)
+        found = verify(job.output)
+        _download(job.output, out)
+    print_summary({**summary, "output": str(out.resolve())})
+    print(f"verified: {found.num_images} images, {found.num_problems} problems")
+    print("note: nano's weights are seeded random until it is trained, so these labels are gibberish")
+    print(f'open it: datasets.load_dataset("parquet", data_files="{out}/captions/*.parquet")')
+    if as_json:
+        print(json.dumps({**summary, "output": str(out.resolve())}, ensure_ascii=False))
+    return 1 if found.num_problems else exit_code(job, summary)
+
+
+def _make_empty(out: Path) -> None:
+    if out.exists() and not (out / MARKER).exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"{out} is there already and no earlier demo made it: choose another folder with --out")
+    if (out / MARKER).exists():
+        shutil.rmtree(out)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / MARKER).touch()
+
+
+def _inputs(images: Path | None, temp: Path) -> Path:
+    if images is None:
+        draw_images(temp)
+        return temp
+    if not images.is_dir():
+        raise ValueError(f"--images {images} is not a folder")
+    return images
+
+
+def _upload(folder: Path, uri: str) -> int:
+    store = open_store(uri)
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    for path in files:
+        store.put(join_uri(uri, path.relative_to(folder).as_posix()), path.read_bytes())
+    return len(files)
+
+
+def _download(uri: str, out: Path) -> None:
+    store = open_store(uri)
+    for info in store.list(uri):
+        path = out / info.uri.removeprefix(f"{uri}/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(store.get(info.uri))
+
+
+@contextlib.contextmanager
+def _s3_server() -> Iterator[None]:
+    """moto's S3 server as a process of its own; the environment points to it while it runs."""
+    port = _free_port()
+    endpoint = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    settings = {
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": "demo",
+        "AWS_SECRET_ACCESS_KEY": "demo",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    # Whatever else the user has set there must not reach into the demo.
+    saved = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("AWS_")}
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    try:
+        _make_bucket(server, endpoint)
+        os.environ.update(settings)
+        yield
+    finally:
+        for name in settings:
+            os.environ.pop(name, None)
+        os.environ.update(saved)
+        server.terminate()
+        server.communicate()
+
+
+def _make_bucket(server: "subprocess.Popen[bytes]", endpoint: str) -> None:
+    """Waits for the server by asking for the bucket until it answers."""
+    deadline = time.monotonic() + STARTUP_TIMEOUT_S
+    while True:
+        if server.poll() is not None:
+            _, stderr = server.communicate()
+            reason = (stderr.decode(errors="replace").strip().splitlines() or ["no message"])[-1]
+            raise RuntimeError(f"the demo's S3 server did not start ({reason}): pip install 'moto[server]'")
+        try:
+            urllib.request.urlopen(urllib.request.Request(f"{endpoint}/{BUCKET}", method="PUT"), timeout=5).close()
+            return
+        except (urllib.error.URLError, OSError) as error:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"the demo's S3 server did not answer at {endpoint}: {error}") from None
+            time.sleep(0.2)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,33 @@
+"""`labelmill run`: a job file -> a finished run, printed."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jobs.progress import ProgressDisplay
+from jobs.summary_table import print_summary
+from pipeline.run import run_job
+from schemas.job import JobSpec, load_job
+
+EXIT_DONE, EXIT_QUARANTINED = 0, 3
+
+
+def run_file(path: Path, *, overrides: Sequence[str], limit: int | None, as_json: bool) -> int:
+    """Returns the exit code; bad input raises."""
+    job = load_job(path, overrides)
+    summary = run_with_progress(job, limit=limit)
+    print_summary(summary)
+    if as_json:
+        print(json.dumps(summary, ensure_ascii=False))
+    return exit_code(job, summary)
+
+
+def run_with_progress(job: JobSpec, *, limit: int | None = None) -> dict[str, Any]:
+    with ProgressDisplay() as show:
+        return run_job(job, limit=limit, on_progress=show)
+
+
+def exit_code(job: JobSpec, summary: dict[str, Any]) -> int:
+    too_much = summary["quarantined_fraction"] > job.limits.max_quarantined_fraction
+    return EXIT_QUARANTINED if too_much else EXIT_DONE

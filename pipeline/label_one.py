@@ -1,0 +1,47 @@
+"""One image URI -> its labelled row, in this process, through the same stages as a run but without a cluster."""
+
+import asyncio
+from collections.abc import Sequence
+
+from model.checkpoint_files import digest as checkpoint_digest
+from model.checkpoint_files import local_folder
+from model.config import load_processor_config
+from pipeline.fetch import FetchImage
+from pipeline.label import LabelImage, ReplicaConfig
+from pipeline.prepare import TileImage
+from pipeline.recipes import make_recipes
+from pipeline.storage import canonical_uri
+from schemas.job import EngineSpec, LimitsSpec, RecipeSpec
+from schemas.rows import TILES_COLUMN, ImageRow, rows_of, to_columns
+
+
+def label_one(
+    uri: str, *, recipes: Sequence[RecipeSpec], checkpoint: str, engine: EngineSpec, limits: LimitsSpec
+) -> ImageRow:
+    """The image with its labels, or with the error that a run would quarantine it with.
+
+    Raises ValueError for a checkpoint that cannot be loaded.
+    """
+    folder = local_folder(checkpoint, weights=False)
+    resolutions = load_processor_config(folder).candidate_resolutions
+    row = ImageRow(
+        sample_id="",
+        image_uri=canonical_uri(uri),
+        version="",
+        manifest_shard="",
+        recipes=tuple(recipe.name for recipe in recipes),
+    )
+    block = FetchImage(max_bytes=limits.max_bytes, image_column=None)(to_columns([row]))
+    block = TileImage(candidate_resolutions=resolutions, max_pixels=limits.max_pixels)(block)
+    (row,) = rows_of(block)
+    if row.error is not None:
+        return row
+    digest = checkpoint_digest(local_folder(checkpoint))
+    stage = LabelImage(
+        replica=ReplicaConfig(checkpoint=checkpoint, engine=engine),
+        recipes=make_recipes(recipes, checkpoint_digest=digest),
+    )
+    try:
+        return asyncio.run(stage.label(row, block[TILES_COLUMN][0]))
+    finally:
+        stage.close()
