@@ -96,8 +96,7 @@ class MultiHeadAttention(Attention):
 
     def decode(self, queries_BHQ: Tensor, context_BSW: Tensor, mask_BS: Tensor | None) -> Tensor:
         k, v = context_BSW.unflatten(-1, (2, self.num_kv_heads, self.head_dim)).permute(2, 0, 3, 1, 4)
-        output = _masked(queries_BHQ[:, :, None], k, v, mask_BS, scale=self.head_dim**-0.5)
-        return output.flatten(1)
+        return _masked(queries_BHQ, k, v, mask_BS, scale=self.head_dim**-0.5).flatten(1)
 
 
 class MultiHeadLatentAttention(Attention):
@@ -152,10 +151,10 @@ class MultiHeadLatentAttention(Attention):
         up_k_HNL, up_v_HVL = up_HXL.split([self.nope_dim, self.v_dim], dim=1)
         q_nope, q_rope = queries_BHQ.split([self.nope_dim, self.rope_dim], dim=-1)
         q_latent = torch.einsum("bhn,hnl->bhl", q_nope, up_k_HNL)
-        queries = torch.cat([q_latent, q_rope], dim=-1)[:, :, None]
+        queries = torch.cat([q_latent, q_rope], dim=-1)
         context = context_BSW[:, None]  # one kv head, shared by all query heads
         latents = context[..., : self.kv_lora_rank]
-        attended = _masked(queries, context, latents, mask_BS, scale=self.scale)[:, :, 0]
+        attended = _masked(queries, context, latents, mask_BS, scale=self.scale)
         return torch.einsum("bhl,hvl->bhv", attended, up_v_HVL).flatten(1)
 
 
@@ -170,8 +169,9 @@ def _causal(q_THQ: Tensor, k_SGQ: Tensor, v_SGV: Tensor, *, scale: float) -> Ten
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=gqa)[0]
 
 
-def _masked(q_BH1Q: Tensor, k_BGSQ: Tensor, v_BGSV: Tensor, mask_BS: Tensor | None, *, scale: float) -> Tensor:
-    """One query per sequence; returns [B, H, 1, V]."""
+def _masked(q_BHQ: Tensor, k_BGSQ: Tensor, v_BGSV: Tensor, mask_BS: Tensor | None, *, scale: float) -> Tensor:
+    """One query per sequence and head; returns [B, H, V]."""
+    # Heads that share a kv head stand as its queries: `enable_gqa` would copy the context once per head on CUDA.
+    q_BGhQ = q_BHQ.unflatten(1, (k_BGSQ.shape[1], -1))
     mask = None if mask_BS is None else mask_BS[:, None, None]
-    gqa = q_BH1Q.shape[1] != k_BGSQ.shape[1]
-    return F.scaled_dot_product_attention(q_BH1Q, k_BGSQ, v_BGSV, attn_mask=mask, scale=scale, enable_gqa=gqa)
+    return F.scaled_dot_product_attention(q_BGhQ, k_BGSQ, v_BGSV, attn_mask=mask, scale=scale).flatten(1, 2)

@@ -183,7 +183,7 @@ class _TensorFiles:
                     for key in tensors.keys():  # noqa: SIM118 - not a dict
                         if key in wanted:
                             yield wanted[key], self._checked(file, key, tensors.get_tensor(key))
-            except SafetensorError as error:
+            except (SafetensorError, OSError) as error:
                 raise ValueError(f"{file} cannot be read ({error}): fetch it again") from None
 
     @staticmethod
@@ -202,10 +202,12 @@ class _TensorFiles:
                 raise ValueError(f"{self.folder} holds neither {SINGLE_FILE} nor {INDEX_FILE}")
             return [single]
         try:
-            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError) as error:
+            names = sorted({Path(name) for name in json.loads(index.read_text("utf-8"))["weight_map"].values()})
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise ValueError(f"{index} is not an index of safetensors files ({error!r})") from None
         for name in names:
-            if Path(name).name != name or not (self.folder / name).exists():
+            if len(name.parts) != 1 or name.name == "..":
+                raise ValueError(f"{index} names {str(name)!r}: weight files lie in the checkpoint's own folder")
+            if not (self.folder / name).is_file():
                 raise ValueError(f"{self.folder / name} is missing, but {INDEX_FILE} names it: fetch it again")
         return [self.folder / name for name in names]

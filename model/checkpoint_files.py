@@ -15,7 +15,7 @@ from pathlib import Path
 NANO = "nano"
 NANO_FOLDER = Path(__file__).parent / "nano" / "checkpoint"
 
-CONFIG_FILES = ("config.json", "processor_config.json", "tokenizer.json")
+CONFIG_FILES = ("config.json", "processor_config.json", "tokenizer.json", "tokenizer_config.json")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w.-]+)?")
 _SAMPLE_BYTES = 64 * 1024
 _SAMPLES_PER_FILE = 64
@@ -37,7 +37,7 @@ def local_folder(path: str | Path, *, weights: bool = True) -> Path:
         return NANO_FOLDER
     if text.startswith("s3://"):
         return _from_s3(text, weights=weights)
-    folder = Path(text).expanduser()
+    folder = Path(os.path.expanduser(text))  # which leaves an unknown ~user alone, where pathlib raises RuntimeError
     if folder.is_dir():
         return folder
     if folder.exists():
@@ -84,7 +84,7 @@ def _from_hub(hub_id: str, *, weights: bool) -> Path:
     patterns = [*CONFIG_FILES, "*.safetensors", "*.safetensors.index.json"] if weights else list(CONFIG_FILES)
     try:
         folder = huggingface_hub.snapshot_download(name, revision=revision or None, allow_patterns=patterns)
-    except (OSError, ValueError, huggingface_hub.errors.HfHubHTTPError) as error:
+    except Exception as error:  # noqa: BLE001 - its HTTP client and its downloader raise classes of their own
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(
             f"checkpoint {hub_id!r} is no folder here and could not be fetched from the hub: {reason}"
@@ -125,6 +125,7 @@ def _is_wanted(name: str, *, weights: bool) -> bool:
 def _s3_client():  # type: ignore[no-untyped-def]  # boto3 builds its clients' types at run time
     try:
         import boto3
+        from boto3.exceptions import Boto3Error
         from botocore.config import Config
         from botocore.exceptions import BotoCoreError, ClientError
     except ImportError:
@@ -136,7 +137,7 @@ def _s3_client():  # type: ignore[no-untyped-def]  # boto3 builds its clients' t
         retries={"mode": "standard", "max_attempts": 5},
         s3={"addressing_style": "path"} if os.environ.get("AWS_ENDPOINT_URL") else None,
     )
-    return boto3.client("s3", config=config), (BotoCoreError, ClientError)
+    return boto3.client("s3", config=config), (BotoCoreError, ClientError, Boto3Error)
 
 
 def _cache_root() -> Path:

@@ -7,9 +7,9 @@ checkpoints leave out every key that equals its default. Knows no tensors.
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,8 +99,9 @@ class LanguageConfig:
     rope_theta: float = 10000.0
     rope_scaling: YarnConfig | LinearRopeConfig | None = None
     max_position_embeddings: int = 2048
-    bos_token_id: int = 100000
-    eos_token_id: int = 100001
+    bos_token_id: int | None = None
+    eos_token_id: int | None = None
+    """None where the file leaves them out, as some published ones do: then the tokenizer's own are meant."""
 
     def is_moe_layer(self, layer: int) -> bool:
         return (
@@ -158,15 +159,15 @@ def load_model_config(folder: Path) -> ModelConfig:
     _require(raw.get("tile_tag", "tile_tag") == "2D", where, "tile_tag", raw.get("tile_tag"), '"2D"')
     position = raw.get("global_view_pos", "head")
     _require(position in ("head", "tail"), where, "global_view_pos", position, '"head" or "tail"')
-    projector = raw.get("projector_config", {})
+    projector = _section(raw, "projector_config", where)
     kind = projector.get("projector_type", "downsample_mlp_gelu")
     _require(kind == "downsample_mlp_gelu", where, "projector_config.projector_type", kind, "downsample_mlp_gelu")
-    vision = raw.get("vision_config", {})
+    vision = _section(raw, "vision_config", where)
     _require(not vision.get("class_token", False), where, "vision_config.class_token", True, "false")
     config = ModelConfig(
-        vision=_pick(VisionConfig, vision),
-        projector=_pick(ProjectorConfig, projector),
-        language=_language_config(raw.get("language_config", {}), where),
+        vision=_pick(VisionConfig, vision, where, "vision_config"),
+        projector=_pick(ProjectorConfig, projector, where, "projector_config"),
+        language=_language_config(_section(raw, "language_config", where), where),
         candidate_resolutions=_resolutions(raw.get("candidate_resolutions", [(384, 384)]), where),
         global_view_first=position == "head",
     )
@@ -175,30 +176,36 @@ def load_model_config(folder: Path) -> ModelConfig:
 
 
 def load_processor_config(folder: Path) -> ProcessorConfig:
-    """Reads `processor_config.json`."""
-    path = folder / "processor_config.json"
-    raw = _read_json(path)
-    _require(
-        raw.get("sft_format", "deepseek") == "deepseek",
-        str(path),
-        "sft_format",
-        raw.get("sft_format"),
-        "deepseek",
-    )
-    levels = {*raw.get("image_mean", [0.5]), *raw.get("image_std", [0.5])}
-    _require(levels == {0.5}, str(path), "image_mean and image_std", sorted(levels), "0.5 for every channel")
-    return ProcessorConfig(
-        candidate_resolutions=_resolutions(raw["candidate_resolutions"], str(path)),
-        patch_size=raw["patch_size"],
-        downsample_ratio=raw["downsample_ratio"],
-        image_token=raw.get("image_token", "<image>"),
-        pad_token=raw.get("pad_token", "<｜▁pad▁｜>"),
-    )
+    """Reads `processor_config.json`. Raises ValueError naming the key, as `load_model_config` does."""
+    where = str(folder / "processor_config.json")
+    raw = {key: value for key, value in _read_json(Path(where)).items() if value is not None}
+    sft_format = raw.get("sft_format", "deepseek")
+    _require(sft_format == "deepseek", where, "sft_format", sft_format, "deepseek")
+    _require(raw.get("normalize", True) is True, where, "normalize", raw.get("normalize"), "true")
+    for key in ("image_mean", "image_std"):
+        level = raw.get(key, [0.5])
+        _require(level in ([0.5], [0.5, 0.5, 0.5]), where, key, level, "0.5 for every channel")
+    resolutions = _resolutions(raw.pop("candidate_resolutions", None), where)
+    config = _pick(ProcessorConfig, raw, where, candidate_resolutions=resolutions, image_mean=0.5, image_std=0.5)
+    for key in ("patch_size", "downsample_ratio"):
+        _require(getattr(config, key) >= 1, where, key, getattr(config, key), "at least 1")
+    return config
+
+
+def require_agreement(model: ModelConfig, processor: ProcessorConfig, folder: Path) -> None:
+    """Raises ValueError where the processor would make tiles or image positions that the model does not compute."""
+    where = str(folder / "processor_config.json")
+    for key, mine, theirs in (
+        ("candidate_resolutions[0]", processor.candidate_resolutions[0], model.candidate_resolutions[0]),
+        ("patch_size", processor.patch_size, model.vision.patch_size),
+        ("downsample_ratio", processor.downsample_ratio, model.projector.downsample_ratio),
+    ):
+        _require(mine == theirs, where, key, mine, f"{theirs} as in config.json")
 
 
 def _language_config(raw: Mapping[str, Any], where: str) -> LanguageConfig:
     raw = {**raw}
-    scaling = raw.pop("rope_scaling", None)
+    scaling = _section(raw, "rope_scaling", where, "language_config.")
     for key, allowed in {
         "topk_method": ("greedy", "group_limited_greedy", "noaux_tc"),
         "scoring_func": ("softmax", "sigmoid"),
@@ -207,60 +214,132 @@ def _language_config(raw: Mapping[str, Any], where: str) -> LanguageConfig:
     }.items():
         if key in raw:
             _require(raw[key] in allowed, where, f"language_config.{key}", raw[key], " or ".join(map(str, allowed)))
-    for key in ("n_group", "topk_group", "num_experts_per_tok", "kv_lora_rank"):
-        if raw.get(key) is None:  # null in the files of checkpoints that do not use it
-            raw.pop(key, None)
     if raw.get("num_key_value_heads") is None:
         raw["num_key_value_heads"] = raw.get("num_attention_heads", LanguageConfig.num_attention_heads)
     if raw.get("n_routed_experts") is not None:
         _require("topk_method" in raw, where, "language_config.topk_method", None, "set: it has no usable default")
-    return _pick(LanguageConfig, {**raw, "rope_scaling": _rope_scaling(scaling, where)})
+    return _pick(LanguageConfig, raw, where, "language_config", rope_scaling=_rope_scaling(scaling, where))
 
 
-def _rope_scaling(raw: Mapping[str, Any] | None, where: str) -> YarnConfig | LinearRopeConfig | None:
-    if raw is None:
+def _rope_scaling(raw: Mapping[str, Any], where: str) -> YarnConfig | LinearRopeConfig | None:
+    if not raw:
         return None
     kind = raw.get("type", raw.get("rope_type"))
     _require(kind in ("yarn", "linear"), where, "language_config.rope_scaling.type", kind, '"yarn" or "linear"')
-    return _pick(YarnConfig, raw) if kind == "yarn" else _pick(LinearRopeConfig, raw)
+    rope = _pick(YarnConfig if kind == "yarn" else LinearRopeConfig, raw, where, "language_config.rope_scaling")
+    _require(rope.factor >= 1, where, "language_config.rope_scaling.factor", rope.factor, "at least 1")
+    return rope
 
 
 def _check(config: ModelConfig, where: str) -> None:
     language, size = config.language, config.vision.image_size
     first = config.candidate_resolutions[0]
-    _require(
-        first == (size, size),
-        where,
-        "candidate_resolutions[0]",
-        first,
-        f"the tower's image_size {(size, size)}",
-    )
-    _require(
-        config.projector.n_embed == language.hidden_size,
-        where, "projector_config.n_embed", config.projector.n_embed, f"hidden_size {language.hidden_size}",
-    )  # fmt: skip
-    _require(
-        config.projector.input_dim == config.vision.width,
-        where, "projector_config.input_dim", config.projector.input_dim, f"vision width {config.vision.width}",
-    )  # fmt: skip
+    wanted = f"the tower's image_size {(size, size)}"
+    _require(first == (size, size), where, "candidate_resolutions[0]", first, wanted)
+    n_embed, input_dim = config.projector.n_embed, config.projector.input_dim
+    wanted = f"hidden_size {language.hidden_size}"
+    _require(n_embed == language.hidden_size, where, "projector_config.n_embed", n_embed, wanted)
+    wanted = f"vision width {config.vision.width}"
+    _require(input_dim == config.vision.width, where, "projector_config.input_dim", input_dim, wanted)
+    _check_sizes(config, where)
     if language.n_routed_experts is not None:
-        groups = language.n_group
-        _require(language.n_routed_experts % groups == 0, where, "language_config.n_group", groups, "a divisor")
-        enough = language.topk_method != "noaux_tc" or language.n_routed_experts // groups >= 2
-        _require(enough, where, "language_config.n_group", groups, "groups of at least two experts for noaux_tc")
+        _check_experts(language, where)
     rope = language.rope_scaling
     mha_yarn = not language.use_mla and isinstance(rope, YarnConfig)
     _require(not mha_yarn, where, "language_config.rope_scaling.type", "yarn", '"linear" where use_mla is false')
 
 
-def _pick(cls: type, raw: Mapping[str, Any]) -> Any:
-    names = cls.__dataclass_fields__  # type: ignore[attr-defined]
-    return cls(**{key: value for key, value in raw.items() if key in names})
+def _check_sizes(config: ModelConfig, where: str) -> None:
+    vision, language = config.vision, config.language
+    used = ["vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"]
+    used += ["moe_layer_freq", "max_position_embeddings"]
+    used += ["kv_lora_rank", "qk_rope_head_dim", "v_head_dim"] if language.use_mla else ["num_key_value_heads"]
+    for section, values, keys in (
+        ("vision_config", vision, ("image_size", "patch_size", "width", "layers", "heads")),
+        ("projector_config", config.projector, ("depth", "mlp_ratio", "downsample_ratio")),
+        ("language_config", language, used),
+    ):
+        for key in keys:
+            _require(getattr(values, key) >= 1, where, f"{section}.{key}", getattr(values, key), "at least 1")
+    for key in ("bos_token_id", "eos_token_id"):
+        index = getattr(language, key)
+        wanted = f"an id below vocab_size {language.vocab_size}"
+        _require(index is None or 0 <= index < language.vocab_size, where, f"language_config.{key}", index, wanted)
+    _require(vision.grid_side >= 1, where, "vision_config.patch_size", vision.patch_size, "at most image_size")
+    _require(vision.width % vision.heads == 0, where, "vision_config.heads", vision.heads, "a divisor of width")
+    _check_heads(language, where)
+
+
+def _check_heads(language: LanguageConfig, where: str) -> None:
+    heads, kv_heads = language.num_attention_heads, language.num_key_value_heads
+    if language.use_mla:
+        width = language.qk_rope_head_dim
+        _require(width % 2 == 0, where, "language_config.qk_rope_head_dim", width, "an even number")
+        return
+    fits = language.hidden_size % heads == 0 and language.head_dim % 2 == 0
+    wanted = f"hidden_size {language.hidden_size} in heads of an even width"
+    _require(fits, where, "language_config.num_attention_heads", heads, wanted)
+    wanted = f"a divisor of num_attention_heads {heads}"
+    _require(heads % kv_heads == 0, where, "language_config.num_key_value_heads", kv_heads, wanted)
+
+
+def _check_experts(language: LanguageConfig, where: str) -> None:
+    experts, groups, per_token = language.n_routed_experts or 0, language.n_group, language.num_experts_per_tok
+    for key in ("n_routed_experts", "moe_intermediate_size", "n_group"):
+        _require(getattr(language, key) >= 1, where, f"language_config.{key}", getattr(language, key), "at least 1")
+    wanted = f"1 to n_routed_experts {experts}"
+    _require(1 <= per_token <= experts, where, "language_config.num_experts_per_tok", per_token, wanted)
+    if language.topk_method == "greedy":
+        return
+    _require(experts % groups == 0, where, "language_config.n_group", groups, f"a divisor of {experts} experts")
+    wanted = f"1 to n_group {groups}"
+    _require(1 <= language.topk_group <= groups, where, "language_config.topk_group", language.topk_group, wanted)
+    enough = language.topk_method != "noaux_tc" or experts // groups >= 2
+    _require(enough, where, "language_config.n_group", groups, "groups of at least two experts for noaux_tc")
+
+
+def _section(raw: Mapping[str, Any], key: str, where: str, prefix: str = "") -> Mapping[str, Any]:
+    """An object of the file; empty where it is absent or null."""
+    section = raw.get(key)
+    _require(section is None or isinstance(section, Mapping), where, prefix + key, section, "an object")
+    return section or {}
+
+
+def _pick(cls: type, raw: Mapping[str, Any], where: str, section: str = "", **ready: object) -> Any:
+    """Reads the fields of `cls` that are not `ready`.
+
+    null stands for the default where the field itself cannot be None: published files hold it for keys they do not use.
+    """
+    values = dict(ready)
+    for field in fields(cls):
+        if field.name in ready:
+            continue
+        accepted = get_args(field.type) or (field.type,)
+        value, key = raw.get(field.name), f"{section}.{field.name}".lstrip(".")
+        if field.name not in raw or (value is None and type(None) not in accepted):
+            _require(field.default is not MISSING, where, key, None, "it set")
+            continue
+        wanted = " or ".join("null" if kind is type(None) else kind.__name__ for kind in accepted)
+        _require(_fits(value, accepted), where, key, value, f"a value of type {wanted}")
+        values[field.name] = value
+    return cls(**values)
+
+
+def _fits(value: object, accepted: tuple[Any, ...]) -> bool:
+    if isinstance(value, bool):  # which is an int to Python
+        return bool in accepted
+    if isinstance(value, int) and float in accepted:
+        return True
+    return isinstance(value, accepted)
 
 
 def _resolutions(raw: Any, where: str) -> tuple[tuple[int, int], ...]:
-    resolutions = tuple((int(width), int(height)) for width, height in raw)
-    _require(bool(resolutions), where, "candidate_resolutions", raw, "at least one")
+    wanted = "pairs of pixels, at least one"
+    try:
+        resolutions = tuple((int(width), int(height)) for width, height in raw)
+    except (TypeError, ValueError):
+        resolutions = ()
+    _require(bool(resolutions) and min(map(min, resolutions)) >= 1, where, "candidate_resolutions", raw, wanted)
     size = resolutions[0][0]
     whole = resolutions[0] == (size, size) and all(side % size == 0 for pair in resolutions for side in pair)
     _require(whole, where, "candidate_resolutions", raw, "multiples of a square first entry")
@@ -270,7 +349,7 @@ def _resolutions(raw: Any, where: str) -> tuple[tuple[int, int], ...]:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):
         raise ValueError(f"{path} is missing: a checkpoint folder in the Hugging Face layout has one") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not JSON ({error}): the download may be incomplete") from None

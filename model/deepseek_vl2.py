@@ -62,11 +62,21 @@ class DeepseekVL2(nn.Module):
             global_view_first=self.config.global_view_first,
         )
 
+    def check_prompt(self, prompt: Prompt) -> None:
+        """Raises ValueError for token ids without an embedding, which on a GPU would abort the whole process."""
+        ids, num_embeddings = prompt.input_ids[~prompt.image_mask], self.config.language.vocab_size
+        if len(ids) and ids.max() >= num_embeddings:
+            raise ValueError(
+                f"the prompt holds token id {ids.max()}, but the model has {num_embeddings} embeddings: "
+                "its template uses a control token that this checkpoint was not trained with"
+            )
+
     def embed(self, prompt: Prompt, image_sequence: Tensor | None = None) -> Tensor:
         """[T, D]: token embeddings with the images' embeddings at the masked positions.
 
-        `image_sequence` spares the encoding where the same images were encoded before.
+        `image_sequence` spares the encoding where the same images were encoded before. Raises as `check_prompt` does.
         """
+        self.check_prompt(prompt)
         if image_sequence is None:
             image_sequence = self.image_sequence(prompt.tiles, prompt.grids)
         image_mask = torch.from_numpy(prompt.image_mask).to(self.device)

@@ -5,9 +5,11 @@ nothing of where images come from or what their labels are for.
 """
 
 import asyncio
+import atexit
 import queue
 import threading
-from collections.abc import Callable, Mapping
+import weakref
+from collections.abc import Mapping
 from collections.abc import Sequence as Seq
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,7 +26,7 @@ from model.checkpoint_files import local_folder
 from model.deepseek_vl2 import DeepseekVL2
 from model.prompt import ImageInput, Message, Processor, Prompt
 from model.scheduler import Scheduler
-from model.sequence import Completion, ContextTooLongError, Request, SamplingParams, Sequence
+from model.sequence import Completion, ContextTooLongError, Request, SamplingParams, Sequence, fail
 from model.tiling import TiledImage
 
 __all__ = ["Completion", "ContextTooLongError", "Engine", "EngineConfig", "ImageView", "Request"]
@@ -48,7 +51,10 @@ class EngineConfig:
 
 
 class Engine:
-    """Serves one checkpoint. Close it, or use it as a context manager; closing waits for nothing that still runs."""
+    """Serves one checkpoint. Close it, or use it as a context manager; closing waits for nothing that still runs.
+
+    An engine that is dropped, or still open when the interpreter ends, is closed then.
+    """
 
     def __init__(self, model: DeepseekVL2, processor: Processor, *, config: EngineConfig | None = None) -> None:
         config = config or EngineConfig()
@@ -57,17 +63,15 @@ class Engine:
         cache_tokens = config.cache_tokens or max(context, min(wanted, _DEFAULT_CACHE_TOKENS))
         self.model, self.processor, self.config = model, processor, config
         self.max_context_tokens = min(context, cache_tokens)
-        self._scheduler = Scheduler(
+        scheduler = Scheduler(
             model,
             processor,
             max_num_sequences=config.max_num_sequences,
             prefill_chunk_tokens=config.prefill_chunk_tokens,
             cache_tokens=cache_tokens,
         )
-        self._inbox: queue.SimpleQueue[Sequence | Callable[[], None] | None] = queue.SimpleQueue()
-        self._closed = False
-        self._thread = threading.Thread(target=self._run, name="labelmill-engine", daemon=True)
-        self._thread.start()
+        self._thread = _EngineThread(scheduler)
+        weakref.finalize(self, self._thread.stop).atexit = False  # the thread sees to that itself
 
     @classmethod
     def load(
@@ -90,24 +94,26 @@ class Engine:
         """Answers all requests, batched as the cache allows; completions come in the order of the requests.
 
         Raises ValueError for a request that cannot be encoded, ContextTooLongError for one that cannot be answered;
-        nothing is run then.
+        nothing is run then. Raises RuntimeError on a closed engine, and whatever error a request met while it ran; the
+        other requests of this call are cancelled then.
         """
         prompts = [self.processor.encode(request.messages, request.images) for request in requests]
         sequences = [self._sequence(p, request, None) for p, request in zip(prompts, requests, strict=True)]
-        for sequence in sequences:
-            self._submit(sequence)
-        return [sequence.future.result() for sequence in sequences]
+        try:
+            for sequence in sequences:
+                self._thread.submit(sequence)
+            return [sequence.future.result() for sequence in sequences]
+        finally:
+            for sequence in sequences:
+                sequence.future.cancel()  # those that are done do not notice
 
     def open(self, images: Seq[ImageInput]) -> "ImageView":
         """`async with engine.open(images) as view`: the images are encoded once for every prompt about them."""
         return ImageView(self, images)
 
     def close(self) -> None:
-        """Stops the engine's thread after the step it is in; what has not finished fails with RuntimeError."""
-        if not self._closed:
-            self._closed = True
-            self._inbox.put(None)
-            self._thread.join()
+        """Ends the engine's thread after the step it is in; what has not finished fails with RuntimeError."""
+        self._thread.close()
 
     def __enter__(self) -> "Engine":
         return self
@@ -116,6 +122,7 @@ class Engine:
         self.close()
 
     def _sequence(self, prompt: Prompt, params: SamplingParams, image_sequence: Tensor | None) -> Sequence:
+        self.model.check_prompt(prompt)
         if len(prompt) >= self.max_context_tokens:
             raise ContextTooLongError(
                 f"the prompt has {len(prompt)} tokens, but the context holds {self.max_context_tokens} "
@@ -129,56 +136,88 @@ class Engine:
             max_total_tokens=self.max_context_tokens,
         )
 
-    def _submit(self, item: Sequence | Callable[[], None]) -> None:
-        if self._closed:
-            raise RuntimeError("the engine is closed")
-        self._inbox.put(item)
 
-    def _encode(self, images: Seq[TiledImage]) -> "Future[Tensor]":
-        """Encodes the images of one view on the engine's thread."""
-        future: Future[Tensor] = Future()
+@dataclass(frozen=True, kw_only=True)
+class _ImageJob:
+    """The images of one view, to be encoded."""
 
-        def encode() -> None:
-            if not future.set_running_or_notify_cancel():
-                return
+    images: Seq[TiledImage]
+    future: Future[Tensor]
+
+    def run(self, model: DeepseekVL2) -> None:
+        if not self.future.set_running_or_notify_cancel():
+            return
+        try:
+            tiles = np.concatenate([image.tiles for image in self.images])
+            with torch.inference_mode():
+                self.future.set_result(model.image_sequence(tiles, tuple(image.grid for image in self.images)))
+        except Exception as error:  # noqa: BLE001 - handed to whoever waits for the view
+            self.future.set_exception(error)
+
+
+class _EngineThread:
+    """The one thread that works on the device, and its inbox.
+
+    Only the running thread refers to the scheduler, so that an engine dropped unclosed takes its cache along.
+    """
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._inbox: queue.SimpleQueue[Sequence | _ImageJob | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._stopped = False
+        self._thread = threading.Thread(target=self._run, args=(scheduler,), name="labelmill-engine", daemon=True)
+        # A daemon, or the interpreter would wait for it for ever; closed before the interpreter goes down, or it could
+        # be inside torch while that is taken apart.
+        atexit.register(self.close)
+        self._thread.start()
+
+    def submit(self, item: Sequence | _ImageJob) -> None:
+        """Raises RuntimeError once the thread was told to stop: nobody would answer."""
+        with self._lock:
+            if self._stopped:
+                raise RuntimeError("the engine is closed")
+            self._inbox.put(item)
+
+    def stop(self) -> None:
+        """Lets the thread end after the step it is in. Does not wait, so that a garbage collection may call it."""
+        with self._lock:
+            self._stopped = True
+            self._inbox.put(None)
+
+    def close(self) -> None:
+        """Stops the thread and waits for it, except where it is called by the thread itself (a future's callback)."""
+        self.stop()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+            atexit.unregister(self.close)
+
+    def _run(self, scheduler: Scheduler) -> None:
+        while not self._stopped:
             try:
-                with torch.inference_mode():
-                    tiles = torch.cat([torch.from_numpy(image.tiles) for image in images])
-                    future.set_result(self.model.image_sequence(tiles, tuple(image.grid for image in images)))
-            except Exception as error:  # noqa: BLE001 - handed to whoever waits for the view
-                future.set_exception(error)
-
-        self._submit(encode)
-        return future
-
-    def _run(self) -> None:
-        while True:
-            try:
-                item = self._inbox.get(block=self._scheduler.is_idle)
+                item = self._inbox.get(block=scheduler.is_idle)
             except queue.Empty:
-                self._step()
+                self._step(scheduler)
                 continue
-            if item is None:
-                self._give_up()
-                return
             if isinstance(item, Sequence):
-                self._scheduler.add(item)
-            else:
-                item()
+                scheduler.add(item)
+            elif item is not None:
+                item.run(scheduler.model)
+        self._give_up(scheduler)
 
-    def _give_up(self) -> None:
-        """Fails what is still there, and what was submitted while the engine closed."""
+    def _give_up(self, scheduler: Scheduler) -> None:
+        error = RuntimeError("the engine was closed")
+        scheduler.fail_all(error)
         while not self._inbox.empty():
             item = self._inbox.get()
-            if isinstance(item, Sequence):
-                self._scheduler.add(item)
-        self._scheduler.fail_all(RuntimeError("the engine was closed"))
+            if item is not None:
+                fail(item.future, error)
 
-    def _step(self) -> None:
+    @staticmethod
+    def _step(scheduler: Scheduler) -> None:
         try:
-            self._scheduler.step()
-        except Exception as error:  # noqa: BLE001 - handed to every request that was running; the thread lives on
-            self._scheduler.fail_all(error)
+            scheduler.step()
+        except Exception as error:  # noqa: BLE001 - handed to every request that was in it; the thread lives on
+            scheduler.fail_running(error)
 
 
 class ImageView:
@@ -188,16 +227,20 @@ class ImageView:
         self._engine = engine
         self._images = engine.processor.tile(images)
         self._image_sequence: Tensor | None = None
+        self._is_open = False
 
     async def __aenter__(self) -> "ImageView":
         if self._images:
-            self._image_sequence = await asyncio.wrap_future(self._engine._encode(self._images))
+            job = _ImageJob(images=self._images, future=Future())
+            self._engine._thread.submit(job)
+            self._image_sequence = await asyncio.wrap_future(job.future)
+        self._is_open = True
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._image_sequence = None
+        self._image_sequence, self._is_open = None, False
 
     async def generate(self, text: str | Seq[str | Mapping[str, Any]], **params: Any) -> Completion:
         """Asks one question about the images.
@@ -206,12 +249,15 @@ class ImageView:
             text: a template string, or parts as for `Processor.encode`; the images' marks are put before it.
             params: fields of `SamplingParams`, e.g. max_new_tokens, temperature, seed.
 
-        Raises ContextTooLongError, and whatever error the engine had while it ran. A cancelled call frees its cache.
+        Raises ContextTooLongError, whatever error the engine had while it ran, and RuntimeError outside of the view's
+        `async with`. A cancelled call frees its cache.
         """
+        if not self._is_open:
+            raise RuntimeError("the view is not open: ask inside `async with engine.open(images) as view`")
         marks: list[str | Mapping[str, Any]] = [f"{self._engine.processor.config.image_token}\n"] * len(self._images)
         content = [*marks, text] if isinstance(text, str) else [*marks, *text]
         messages: list[Message] = [{"role": "user", "content": content}, {"role": "assistant", "content": ""}]
         prompt = self._engine.processor.encode(messages, self._images)
         sequence = self._engine._sequence(prompt, SamplingParams(**params), self._image_sequence)
-        self._engine._submit(sequence)
+        self._engine._thread.submit(sequence)
         return await asyncio.wrap_future(sequence.future)

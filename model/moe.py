@@ -110,16 +110,18 @@ def grouped_linear(x_NI: Tensor, weight_EOI: Tensor, offsets_E: Tensor) -> Tenso
     """Rows offsets[e-1]..offsets[e] of x times weight[e] transposed; returns [N, O].
 
     On CUDA in bfloat16 this is one grouped product without a host sync. Elsewhere it is a loop over the experts that
-    have rows, which is as fast on a CPU and serves every dtype.
+    have rows, which is as fast on a CPU and serves every dtype and width.
     """
-    if x_NI.is_cuda and x_NI.dtype == torch.bfloat16:
+    aligned = weight_EOI.shape[1] % 8 == 0 and weight_EOI.shape[2] % 8 == 0  # the kernel wants strides of 16 bytes
+    if x_NI.is_cuda and x_NI.dtype == torch.bfloat16 and aligned:
         return F.grouped_mm(x_NI, weight_EOI.transpose(1, 2), offs=offsets_E)
     return grouped_linear_loop(x_NI, weight_EOI, offsets_E)
 
 
 def grouped_linear_loop(x_NI: Tensor, weight_EOI: Tensor, offsets_E: Tensor) -> Tensor:
     ends = offsets_E.tolist()
-    runs = [
+    runs = [x_NI.new_empty(0, weight_EOI.shape[1])]
+    runs += [
         F.linear(x_NI[start:end], weight)
         for start, end, weight in zip([0, *ends], ends, weight_EOI, strict=False)
         if end > start

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from model.config import ProcessorConfig, load_model_config, load_processor_config
+from model.config import ProcessorConfig, load_model_config, load_processor_config, require_agreement
 from model.tiling import TiledImage, tile_image
 from model.tokenizer import ASSISTANT, USER, ChatTokenizer, Text
 
@@ -64,27 +64,30 @@ class Processor:
 
     @classmethod
     def from_checkpoint(cls, path: str | Path) -> "Processor":
-        """Reads the processor of a checkpoint; `path` as for `model.checkpoint.load`. Reads no weights."""
-        from model.checkpoint_files import (
-            local_folder,
-        )  # not at the top: it may download, and tiling never needs it
+        """Reads the processor of a checkpoint; `path` as for `model.checkpoint.load`. Reads no weights.
+
+        Raises ValueError naming the file and key that is missing, malformed, or at odds with the model's configuration.
+        """
+        # Not at the top: it may reach a network, and tiling, which imports this file, never needs it.
+        from model.checkpoint_files import local_folder
 
         folder = local_folder(path, weights=False)
-        config = load_processor_config(folder)
-        language = load_model_config(folder).language
+        config, model_config = load_processor_config(folder), load_model_config(folder)
+        require_agreement(model_config, config, folder)
         tokenizer = ChatTokenizer.from_checkpoint(
             folder,
             image_token=config.image_token,
-            bos_token_id=language.bos_token_id,
-            eos_token_id=language.eos_token_id,
+            bos_token_id=model_config.language.bos_token_id,
+            eos_token_id=model_config.language.eos_token_id,
         )
         return cls(config, tokenizer)
 
     def encode(self, messages: Sequence[Message], images: Sequence[ImageInput] = ()) -> Prompt:
         """Tokenises a conversation that ends with an assistant message ("" to be generated, else to be continued).
 
-        Raises ValueError for an unknown role, a system message after the first, a conversation that does not end
-        with the assistant, an image mark in an assistant message, or marks and images that differ in number.
+        Raises ValueError for an unknown role or part, a system message after the first, a conversation that does not
+        end with the assistant, an image mark in an assistant message, marks and images that differ in number, text
+        that is no valid Unicode, and images that cannot be tiled (see `tile`).
         """
         tiled = self.tile(images)
         turns = [self._turn_ids(message, is_first=index == 0) for index, message in enumerate(messages)]
@@ -95,20 +98,29 @@ class Processor:
         return self._lay_out(np.array(ids, dtype=np.int64), tiled)
 
     def tile(self, images: Sequence[ImageInput]) -> list[TiledImage]:
-        """Tiles PIL RGB images; images tiled before are taken as they are. More than two are not tiled."""
+        """Tiles PIL RGB images; images tiled before are taken as they are. More than two are not tiled.
+
+        Raises ValueError for an image of another mode or without pixels, and for tiles of another shape or dtype.
+        """
         dynamic = len(images) <= MAX_TILED_IMAGES
-        resolutions = self.config.candidate_resolutions
-        return [
-            tile_image(image, resolutions, dynamic=dynamic)
-            if isinstance(image, Image.Image)
-            else (image if dynamic else image.untiled())
-            for image in images
-        ]
+        return [self._tile(image, dynamic=dynamic) for image in images]
+
+    def _tile(self, image: ImageInput, *, dynamic: bool) -> TiledImage:
+        if isinstance(image, Image.Image):
+            return tile_image(image, self.config.candidate_resolutions, dynamic=dynamic)
+        size, (tiles_wide, tiles_high) = self.config.candidate_resolutions[0][0], image.grid
+        shape = (1 + tiles_wide * tiles_high, size, size, 3)
+        if image.tiles.shape != shape or image.tiles.dtype != np.uint8:
+            raise ValueError(
+                f"a {tiles_wide}x{tiles_high} grid of this checkpoint has uint8 tiles of shape {shape}, "
+                f"got {image.tiles.dtype} of {image.tiles.shape}: tile the image with this checkpoint's processor"
+            )
+        return image if dynamic else image.untiled()
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Text of generated ids; a closing end of sentence is left out, other control tokens are spelled out."""
         ids = list(token_ids)
-        if ids and ids[-1] == self.tokenizer.eos_token_id:
+        if ids and ids[-1] in self.tokenizer.stop_token_ids:
             ids.pop()
         return self.tokenizer.decode(ids)
 
@@ -131,17 +143,19 @@ class Processor:
     def _pieces(self, content: str | Sequence[str | Mapping[str, str]]) -> list[Text]:
         if isinstance(content, str):
             return [Text(content, True)]
+        if not isinstance(content, Sequence):
+            raise ValueError(f"the content of a message is {content!r}: use a string or a list of parts")
         return [self._piece(part) for part in content]
 
     def _piece(self, part: str | Mapping[str, str]) -> Text:
         if isinstance(part, str):
             return Text(part, True)
         kind = part.get("type")
-        if kind == "text":
+        if kind == "text" and isinstance(part.get("text"), str):
             return Text(part["text"], False)
         if kind == "image":
             return Text(self.config.image_token, True)
-        raise ValueError(f"unknown part type {kind!r} in a message: use a string, type 'text' or type 'image'")
+        raise ValueError(f"unknown part {part!r} in a message: use a string, type 'text' with a text, or type 'image'")
 
     def _lay_out(self, marked_ids: np.ndarray, images: Sequence[TiledImage]) -> Prompt:
         """Repeats each image mark as often as its image has tokens."""

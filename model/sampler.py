@@ -6,6 +6,7 @@ Shapes: B sequences, V vocabulary.
 
 from collections.abc import Sequence as Seq
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -36,7 +37,9 @@ def _choose(logits_V: Tensor, sequence: Sequence) -> int:
         logits_V = penalize_repetition(logits_V, sequence)
     if params.temperature == 0:
         return int(logits_V.argmax())
-    probabilities_V = (logits_V.double().cpu() / params.temperature).softmax(dim=-1)
+    logits_V = logits_V.double().cpu()
+    # The largest logit becomes 0 before the division, or a very low temperature would make several of them infinite.
+    probabilities_V = ((logits_V - logits_V.max()) / params.temperature).softmax(dim=-1)
     if params.top_p < 1:
         probabilities_V = keep_top_p(probabilities_V, params.top_p)
     if sequence.generator is None:
@@ -46,7 +49,9 @@ def _choose(logits_V: Tensor, sequence: Sequence) -> int:
 
 def penalize_repetition(logits_V: Tensor, sequence: Sequence) -> Tensor:
     """CTRL's penalty (arXiv 1909.05858, section 4.1) on every id of prompt and output, image positions included."""
-    ids = torch.tensor([*sequence.prompt.input_ids.tolist(), *sequence.output_ids], device=logits_V.device).unique()
+    seen_ids = np.union1d(sequence.prompt.input_ids, sequence.output_ids).astype(np.int64)
+    seen_ids = seen_ids[seen_ids < len(logits_V)]  # <image> may lie past the vocabulary
+    ids = torch.from_numpy(seen_ids).to(logits_V.device)
     seen, penalty = logits_V[ids], sequence.params.repetition_penalty
     return logits_V.scatter(0, ids, torch.where(seen < 0, seen * penalty, seen / penalty))
 

@@ -5,6 +5,7 @@ a long prompt never holds up short answers. A sequence is admitted when the cach
 admitted sequences always finish. Knows nothing of threads. Shapes: T tokens of a step, B sequences that sample, D.
 """
 
+import contextlib
 from collections import deque
 from concurrent.futures import InvalidStateError
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from model.deepseek_vl2 import DeepseekVL2
 from model.kv_cache import PagedKVCache, SequenceStep, pack_step, pages_for
 from model.prompt import Processor
 from model.sampler import sample
-from model.sequence import Completion, FinishReason, Sequence
+from model.sequence import Completion, FinishReason, Sequence, fail
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +64,10 @@ class Scheduler:
 
     @torch.inference_mode()
     def step(self) -> None:
-        """Runs one forward pass; finished sequences get their completion."""
+        """Runs one forward pass; finished sequences get their completion.
+
+        Raises whatever the pass raised; the sequences in it are as good as lost then (see `fail_running`).
+        """
         self._drop_cancelled()
         self._admit()
         prefill, decode = self._plan()
@@ -73,14 +77,22 @@ class Scheduler:
         hidden_TD = self.model.language(self._embed(prefill, decode), layout, self.cache)
         self._sample(hidden_TD, [*prefill, *decode])
 
+    def fail_running(self, error: BaseException) -> None:
+        """Gives up the sequences of a step that raised, e.g. out of memory; those that wait are tried after them."""
+        if not self.running:  # it was none of them, so it would be raised again and again
+            self.fail_all(error)
+        for sequence in list(self.running):
+            self._retire(sequence)
+            fail(sequence.future, error)
+
     def fail_all(self, error: BaseException) -> None:
-        """Gives every sequence up with the same error, e.g. when a step ran out of memory."""
-        for sequence in [*self.running, *self.waiting]:
-            if not sequence.future.done():
-                sequence.future.set_exception(error)
+        """Gives every sequence up with the same error."""
+        given_up = [*self.running, *self.waiting]
         self.waiting.clear()
         for sequence in list(self.running):
             self._retire(sequence)
+        for sequence in given_up:
+            fail(sequence.future, error)
 
     def _drop_cancelled(self) -> None:
         for sequence in [s for s in self.running if s.future.cancelled()]:
@@ -96,9 +108,13 @@ class Scheduler:
             if num_pages > self.cache.num_free_pages:
                 return  # first come, first served: a long request is not starved by short ones behind it
             self.waiting.popleft()
+            try:
+                sequence.prompt_embeds_TD = self.model.embed(sequence.prompt, sequence.image_sequence)
+            except Exception as error:  # noqa: BLE001 - this request's own images; the others go on
+                fail(sequence.future, error)
+                continue
             sequence.pages = self.cache.allocate(num_pages)
             self.running.append(sequence)
-            sequence.prompt_embeds_TD = self.model.embed(sequence.prompt, sequence.image_sequence)
 
     def _plan(self) -> tuple[list[_Chunk], list[_Chunk]]:
         budget, prefill, decode = self.prefill_chunk_tokens, [], []
@@ -134,9 +150,9 @@ class Scheduler:
         if not sampling:
             return
         tokens, logprobs = sample(self.model.language.logits(hidden_TD[last_rows]), sampling)
-        eos_token_id = self.processor.tokenizer.eos_token_id
+        stop_token_ids = self.processor.tokenizer.stop_token_ids
         for sequence, token, logprob in zip(sampling, tokens, logprobs, strict=True):
-            reason = sequence.append(token, logprob, eos_token_id)
+            reason = sequence.append(token, logprob, stop_token_ids)
             if reason is not None:
                 self._finish(sequence, reason)
 
@@ -149,12 +165,10 @@ class Scheduler:
             mean_logprob=sequence.sum_logprob / len(sequence.output_ids),
             num_prompt_tokens=sequence.num_prompt_tokens,
         )
-        try:
+        with contextlib.suppress(InvalidStateError):  # cancelled while it ran its last step
             sequence.future.set_result(completion)
-        except InvalidStateError:
-            assert sequence.future.cancelled(), "a sequence finished twice"
 
     def _retire(self, sequence: Sequence) -> None:
         self.running.remove(sequence)
         self.cache.release(sequence.pages)
-        sequence.pages = []
+        sequence.pages, sequence.prompt_embeds_TD = [], None

@@ -3,10 +3,13 @@
 Knows nothing of other sequences. Shapes: T prompt tokens, D language width.
 """
 
+import contextlib
+import math
+from collections.abc import Collection
 from collections.abc import Sequence as Seq
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -29,10 +32,15 @@ class SamplingParams:
 
     def __post_init__(self) -> None:
         for ok, name, wanted in (
-            (self.max_new_tokens >= 1, "max_new_tokens", "at least 1"),
-            (self.temperature >= 0, "temperature", "0 (greedy) or more"),
+            (
+                isinstance(self.max_new_tokens, int) and self.max_new_tokens >= 1,
+                "max_new_tokens",
+                "an integer of at least 1",
+            ),
+            (0 <= self.temperature < math.inf, "temperature", "0 (greedy) or more"),
             (0 < self.top_p <= 1, "top_p", "over 0 and at most 1"),
-            (self.repetition_penalty > 0, "repetition_penalty", "over 0"),
+            (0 < self.repetition_penalty < math.inf, "repetition_penalty", "over 0"),
+            (isinstance(self.seed, int) and 0 <= self.seed < 2**64, "seed", "an integer of 64 bits, not negative"),
         ):
             if not ok:
                 raise ValueError(f"{name} is {getattr(self, name)}, but must be {wanted}")
@@ -95,13 +103,19 @@ class Sequence:
     def is_prefilled(self) -> bool:
         return self.num_cached_tokens >= self.num_prompt_tokens
 
-    def append(self, token_id: int, logprob: float, eos_token_id: int) -> FinishReason | None:
+    def append(self, token_id: int, logprob: float, stop_token_ids: Collection[int]) -> FinishReason | None:
         """Takes one sampled token; returns why the sequence is finished, or None."""
         self.output_ids.append(token_id)
         self.sum_logprob += logprob
-        if token_id == eos_token_id:
+        if token_id in stop_token_ids:
             return "stop"
         total = self.num_prompt_tokens + len(self.output_ids)
         return (
             "length" if len(self.output_ids) >= self.params.max_new_tokens or total >= self.max_total_tokens else None
         )
+
+
+def fail(future: Future[Any], error: BaseException) -> None:
+    """Hands the error to whoever waits; one who cancelled in the meantime waits for nothing."""
+    with contextlib.suppress(InvalidStateError):
+        future.set_exception(error)

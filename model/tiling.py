@@ -57,6 +57,8 @@ def tile_image(image: Image.Image, candidates: Sequence[Resolution], *, dynamic:
     """
     if image.mode != "RGB":
         raise ValueError(f"tile_image needs an RGB image, got mode {image.mode!r}: convert it first")
+    if 0 in image.size:
+        raise ValueError(f"an image of {image.width}x{image.height} px has nothing to tile")
     size = candidates[0][0]
     width, height = select_resolution(image.width, image.height, candidates) if dynamic else (size, size)
     global_view = _fit(image, size, size)

@@ -5,8 +5,9 @@ is left goes to the tokenizer with its own recognition of special tokens switche
 or a question therefore never becomes one, whatever it spells. Knows nothing of turns or images.
 """
 
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from tokenizers import AddedToken, Tokenizer
 
 USER, ASSISTANT = "<|User|>", "<|Assistant|>"
 REF, REF_END, DET, DET_END, GROUNDING = "<|ref|>", "<|/ref|>", "<|det|>", "<|/det|>", "<|grounding|>"
+
+_CONTROL_SPELLING = re.compile(r"<[|｜].+[|｜]>")
+"""Tokenizers of this vocabulary hold turn and tool marks (`<｜User｜>`) that are not flagged as special."""
 
 
 @dataclass(frozen=True)
@@ -27,21 +31,38 @@ class Text:
 class ChatTokenizer:
     """A checkpoint's `tokenizer.json` with the family's control tokens."""
 
-    def __init__(self, tokenizer: Tokenizer, *, image_token: str, bos_token_id: int, eos_token_id: int) -> None:
-        """Raises ValueError if the ids of the configuration are not in the vocabulary."""
-        named = [image_token, REF, REF_END, DET, DET_END, GROUNDING, USER, ASSISTANT]
-        # As in the reference: what tokenizer.json lacks is appended, what it has as plain becomes special.
-        tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in named])
-        tokenizer.encode_special_tokens = True
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        *,
+        image_token: str,
+        bos_token_id: int,
+        eos_token_id: int,
+        stop_token_ids: Collection[int] = (),
+    ) -> None:
+        """Takes the tokenizer over. Raises ValueError if one of the ids is not in the vocabulary.
+
+        `eos_token_id` closes the assistant's turns and ends generation; so do the `stop_token_ids`.
+        """
         self._tokenizer = tokenizer
-        added = tokenizer.get_added_tokens_decoder()
-        self._control_ids = {token.content: index for index, token in added.items() if token.special}
         self.bos_token_id, self.eos_token_id = bos_token_id, eos_token_id
-        for name, index in (("bos_token_id", bos_token_id), ("eos_token_id", eos_token_id)):
+        self.stop_token_ids = frozenset([eos_token_id, *stop_token_ids])
+        added = tokenizer.get_added_tokens_decoder().values()
+        control = [token.content for token in added if token.special or _CONTROL_SPELLING.fullmatch(token.content)]
+        ids = [("bos_token_id", bos_token_id), *(("eos_token_id", index) for index in sorted(self.stop_token_ids))]
+        for name, index in ids:
             token = tokenizer.id_to_token(index)
             if token is None:
                 raise ValueError(f"config.json: {name} is {index}, but the tokenizer has {self.vocab_size} tokens")
-            self._control_ids.setdefault(token, index)
+            control.append(token)
+        control += [image_token, REF, REF_END, DET, DET_END, GROUNDING, USER, ASSISTANT]
+        # As in the reference: what tokenizer.json lacks is appended, what it has as plain becomes special.
+        tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in control])
+        tokenizer.encode_special_tokens = True
+        tokenizer.no_truncation()  # both may stand in the file, left there by whoever saved it
+        tokenizer.no_padding()
+        decoder = tokenizer.get_added_tokens_decoder()
+        self._control_ids = {token.content: index for index, token in decoder.items() if token.special}
         self.image_token_id = self._control_ids[image_token]
         # Longest first: where one control token begins another, the longer one is meant.
         alternatives = sorted(self._control_ids, key=len, reverse=True)
@@ -49,8 +70,13 @@ class ChatTokenizer:
 
     @classmethod
     def from_checkpoint(
-        cls, folder: Path, *, image_token: str, bos_token_id: int, eos_token_id: int
+        cls, folder: Path, *, image_token: str, bos_token_id: int | None, eos_token_id: int | None
     ) -> "ChatTokenizer":
+        """Reads `tokenizer.json`; `tokenizer_config.json`, where there is one, says which tokens begin and end a text.
+
+        The ids given are config.json's, or None where it leaves them out. They serve where the tokenizer names none;
+        where both name an end of sentence, prompts have the tokenizer's, as in the reference, and either one stops.
+        """
         path = folder / "tokenizer.json"
         try:
             tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))
@@ -58,7 +84,13 @@ class ChatTokenizer:
             raise ValueError(f"{path} is missing: a checkpoint folder in the Hugging Face layout has one") from None
         except Exception as error:  # noqa: BLE001 - tokenizers raises bare Exception for any defect of the file
             raise ValueError(f"{path} is not a tokenizer ({error}): the download may be incomplete") from None
-        return cls(tokenizer, image_token=image_token, bos_token_id=bos_token_id, eos_token_id=eos_token_id)
+        named = _named_tokens(folder / "tokenizer_config.json")
+        bos, eos = (_own_token_id(tokenizer, folder, named, name) for name in ("bos_token", "eos_token"))
+        bos, eos = bos_token_id if bos is None else bos, eos_token_id if eos is None else eos
+        if bos is None or eos is None:
+            raise ValueError(f"{folder}: neither config.json nor tokenizer_config.json says how a text begins and ends")
+        stop = [] if eos_token_id is None else [eos_token_id]
+        return cls(tokenizer, image_token=image_token, bos_token_id=bos, eos_token_id=eos, stop_token_ids=stop)
 
     @property
     def vocab_size(self) -> int:
@@ -91,4 +123,31 @@ class ChatTokenizer:
         return self._tokenizer.decode(list(token_ids), skip_special_tokens=False)
 
     def _encode_plain(self, text: str) -> list[int]:
-        return self._tokenizer.encode(text, add_special_tokens=False).ids if text else []
+        try:
+            return self._tokenizer.encode(text, add_special_tokens=False).ids if text else []
+        except TypeError:  # what tokenizers raises for a lone surrogate, which JSON can spell
+            raise ValueError(f"text is no valid Unicode: {text[:80]!r}") from None
+
+
+def _own_token_id(tokenizer: Tokenizer, folder: Path, named: Mapping[str, str], name: str) -> int | None:
+    if name not in named:
+        return None
+    index = tokenizer.token_to_id(named[name])
+    if index is None:
+        raise ValueError(f"{folder / 'tokenizer_config.json'}: {name} {named[name]!r} is not in tokenizer.json")
+    return index
+
+
+def _named_tokens(path: Path) -> dict[str, str]:
+    """`bos_token` and `eos_token` of a tokenizer_config.json, which spells them as text or as {"content": text}."""
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}): the download may be incomplete") from None
+    if not isinstance(raw, dict):
+        raise ValueError(f"{path} holds {type(raw).__name__}, not an object")
+    tokens = {name: raw.get(name) for name in ("bos_token", "eos_token")}
+    contents = {name: token.get("content") if isinstance(token, dict) else token for name, token in tokens.items()}
+    return {name: content for name, content in contents.items() if isinstance(content, str)}

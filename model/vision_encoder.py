@@ -26,8 +26,9 @@ class VisionEncoder(nn.Module):
     def forward(self, tiles_NSS3: Tensor) -> Tensor:
         """uint8 [N, S, S, 3] -> features [N, P, C] in the tower's dtype, final norm applied, patches row by row."""
         size = self.config.image_size
-        if tiles_NSS3.shape[1:] != (size, size, 3):
-            raise ValueError(f"tiles of shape {tuple(tiles_NSS3.shape)} do not fit a tower for {size}x{size}x3")
+        if tiles_NSS3.shape[1:] != (size, size, 3) or tiles_NSS3.dtype != torch.uint8:
+            shape = tuple(tiles_NSS3.shape)
+            raise ValueError(f"{tiles_NSS3.dtype} tiles of {shape} do not fit a tower for uint8 {size}x{size}x3")
         pixels = tiles_NSS3.permute(0, 3, 1, 2).float() / 255  # scaled in float32 whatever the tower's dtype
         pixels = ((pixels - 0.5) / 0.5).to(self.pos_embed.dtype)
         features_NPC = self.patch_embed(pixels).flatten(2).transpose(1, 2) + self.pos_embed
