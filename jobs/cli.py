@@ -107,11 +107,12 @@ def main() -> None:
             _complain(f"{message} (labelmill --help lists the commands, COMMAND --help the options)")
         code = EXIT_USAGE
     except (KeyboardInterrupt, typer.Abort):
-        _complain("interrupted; what was committed is kept: run the same command again to go on")
         code = EXIT_INTERRUPTED
     except (ValueError, RuntimeError, OSError) as error:
         _complain(" ".join(str(error).split()) or type(error).__name__)
         code = EXIT_FAILED
+    if code == EXIT_INTERRUPTED:  # typer, too, turns Ctrl-C into this code, without a word
+        _complain("interrupted; what was committed is kept: run the same command again to go on")
     sys.exit(code)
 
 

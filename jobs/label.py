@@ -4,7 +4,6 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.label_one import label_one
 from schemas.job import JobSpec, load_job
 from schemas.rows import ImageRow, Label
 
@@ -23,6 +22,8 @@ def label_file(
 ) -> int:
     """Returns the exit code: 1 where the image or a recipe failed, with the reason printed."""
     job = _job(image, recipes, questions, queries, checkpoint, overrides)
+    from pipeline.label_one import label_one  # not at the top: a misspelt recipe is told before torch is imported
+
     row = label_one(image, recipes=job.recipes, checkpoint=job.checkpoint, engine=job.engine, limits=job.limits)
     if row.error is not None:
         raise ValueError(f"{row.error.stage} failed ({row.error.kind}): {row.error.message}")

@@ -1,6 +1,6 @@
 """Progress of a run -> a live bar on a terminal, plain lines elsewhere; both on stderr, so that stdout stays data."""
 
-import sys
+import os
 import time
 from types import TracebackType
 
@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
-from pipeline.run import Progress
+from pipeline.progress import Progress
 
 LINE_INTERVAL_S = 5.0
 
@@ -24,7 +24,9 @@ class ProgressDisplay:
     """`with ProgressDisplay() as show: run_job(job, on_progress=show)`"""
 
     def __init__(self) -> None:
-        console = Console(stderr=True)
+        # A descriptor of its own: the pipeline sends descriptor 2 to a log while Ray's C++ core writes there.
+        self._stream = os.fdopen(os.dup(2), "w", buffering=1)
+        console = Console(file=self._stream)
         self._bar = _make_bar(console) if console.is_terminal else None
         self._phase = ""
         self._next_line_at = 0.0
@@ -40,6 +42,7 @@ class ProgressDisplay:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
+        self._stream.close()
 
     def __call__(self, progress: Progress) -> None:
         text = _PHASES[progress.phase]
@@ -53,7 +56,7 @@ class ProgressDisplay:
         now = time.monotonic()
         if progress.phase != self._phase or now >= self._next_line_at:
             self._next_line_at = now + LINE_INTERVAL_S
-            print(": ".join(filter(None, (text, counts))), file=sys.stderr, flush=True)
+            print(": ".join(filter(None, (text, counts))), file=self._stream, flush=True)
         self._phase = progress.phase
 
 
@@ -72,4 +75,6 @@ def _make_bar(console: Console) -> Bar:
         TimeElapsedColumn(),
         console=console,
         transient=True,
+        redirect_stderr=False,
+        redirect_stdout=False,
     )

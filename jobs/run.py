@@ -7,7 +7,6 @@ from typing import Any
 
 from jobs.progress import ProgressDisplay
 from jobs.summary_table import print_summary
-from pipeline.run import run_job
 from schemas.job import JobSpec, load_job
 
 EXIT_DONE, EXIT_QUARANTINED = 0, 3
@@ -24,6 +23,8 @@ def run_file(path: Path, *, overrides: Sequence[str], limit: int | None, as_json
 
 
 def run_with_progress(job: JobSpec, *, limit: int | None = None) -> dict[str, Any]:
+    from pipeline.run import run_job  # not at the top: a typo in the job file is told before torch is imported
+
     with ProgressDisplay() as show:
         return run_job(job, limit=limit, on_progress=show)
 

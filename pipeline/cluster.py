@@ -6,9 +6,12 @@ Knows nothing of jobs. Ray's own lines stay out of the terminal; what failed com
 import contextlib
 import logging
 import os
+import re
 import shutil
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +19,8 @@ from pathlib import Path
 import ray
 from ray.data import DataContext
 from ray.exceptions import RayError
+
+from pipeline.storage import StorageError
 
 
 class RunFailedError(RuntimeError):
@@ -57,6 +62,7 @@ def _start(folder: Path) -> ClusterSize:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     _keep_quiet()
     address = os.environ.get("RAY_ADDRESS")
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     if address:
         ray.init(address=address, logging_level=logging.CRITICAL, log_to_driver=False, configure_logging=False)
     else:
@@ -69,6 +75,9 @@ def _start(folder: Path) -> ClusterSize:
             log_to_driver=False,
             configure_logging=False,
         )
+    if threading.current_thread() is threading.main_thread():
+        # Ray has put a handler in place that prints a C++ stack and aborts; the one before unwinds.
+        signal.signal(signal.SIGTERM, on_sigterm)
     context = DataContext.get_current()
     context.enable_progress_bars = False
     _keep_quiet()
@@ -83,31 +92,37 @@ def _keep_quiet() -> None:
 
 @contextlib.contextmanager
 def _stderr_to(log_path: Path) -> Iterator[None]:
-    """Sends what the process writes to file descriptor 2 to a file, while Python's sys.stderr stays where it is.
+    """Sends what the process writes to file descriptor 2 to a file; who wants the terminal has duplicated it before.
 
     Ray's C++ core writes there and cannot be told not to, among it an error line for every actor pool of Ray Data.
     """
     terminal_fd = os.dup(2)
-    python_stderr = sys.stderr
-    with log_path.open("ab") as log, os.fdopen(terminal_fd, "w", buffering=1) as terminal:
+    with log_path.open("ab") as log:
         os.dup2(log.fileno(), 2)
-        if python_stderr is sys.__stderr__:  # tests and notebooks have put their own in its place
-            sys.stderr = terminal
         try:
             yield
         finally:
             ray.shutdown()
-            sys.stderr = python_stderr
-            os.dup2(terminal.fileno(), 2)
+            sys.stderr.flush()
+            os.dup2(terminal_fd, 2)
+            os.close(terminal_fd)
 
 
-def _root_cause(error: BaseException) -> str:
-    """The first line of the innermost error that is not Ray's own wrapping."""
-    while True:
-        inner = getattr(error, "cause", None) or error.__cause__
-        if not isinstance(inner, BaseException):
-            break
-        error = inner
+_RAISED = re.compile(r"^(?!ray\.)(?:[A-Za-z_]\w*\.)*(?P<type>[A-Z]\w*): (?P<message>.+)$", re.MULTILINE)
+"""The line that ends a traceback: unindented, an exception's name and its message."""
+
+
+def _root_cause(error: RayError) -> str:
+    """What a stage raised, without Ray's wrapping of it.
+
+    A worker's exception arrives as the text of its tracebacks, in the order in which they were raised. One of our own
+    errors for users is a complete sentence; without one, the first is where it began.
+    """
+    raised = list(_RAISED.finditer(str(error)))
+    for match in raised:
+        if match["type"] in (ValueError.__name__, StorageError.__name__):
+            return match["message"]
+    if raised:
+        return f"{raised[0]['type']}: {raised[0]['message']}"
     lines = [line for line in str(error).splitlines() if line.strip()]
-    # A worker's exception that could not be sent whole arrives as text, its last line being the error itself.
     return lines[-1].strip() if lines else type(error).__name__
