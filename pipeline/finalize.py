@@ -4,23 +4,24 @@ Works shard by shard, so that memory is bounded by the labels of one manifest sh
 about. The order of the rows depends on the source alone, never on scheduling.
 """
 
-import io
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from pipeline.ledger import OUTCOMES, Outcome, RunFolder
+from pipeline.ledger import OUTCOMES, QUARANTINED, Outcome, RunFolder
 from pipeline.manifest import read_shard
 from pipeline.parquet_members import open_table
-from pipeline.storage import join_uri, open_store
+from pipeline.parts import PartWriter
 from schemas.tables import ITEM, QUARANTINE_TABLE, staged_schema, table_schema
 
-ROWS_PER_PART = 500_000
-BYTES_PER_PART = 256 * 1024 * 1024
+BYTES_PER_PIECE = 64 * 1024 * 1024
+
+Pair = tuple[str, str]
+"""(sample_id, recipe)"""
 
 
 class ReconciliationError(RuntimeError):
@@ -61,20 +62,24 @@ def finalize(
         recipe_digests: by recipe; commits under other digests are of earlier jobs and left out.
 
     Raises:
-        ReconciliationError: an input without an outcome, or one with two; nothing is replaced then.
+        ReconciliationError: an input without an outcome, an outcome of none of the inputs, or one whose rows are not
+            all there; nothing is replaced then.
     """
     accounts = Accounts(outcomes={recipe: Counter(dict.fromkeys(OUTCOMES, 0)) for recipe in recipe_digests})
-    writers = {table: _PartWriter(folder, table, carried_schema) for table in (*tables, QUARANTINE_TABLE)}
+    writers = {table: PartWriter(folder, table, carried_schema) for table in (*tables, QUARANTINE_TABLE)}
     for shard in shards:
         outcomes, files = _committed(folder, shard, recipe_digests)
         order = _account(folder, shard, outcomes, recipe_digests, accounts)
+        num_rows: Counter[Pair] = Counter()
         for table, writer in writers.items():
             rows = _shard_rows(folder, table, files.get(table, []), order, outcomes, carried_schema)
             writer.add(rows)
+            num_rows.update(_pairs(rows))
             accounts.num_rows[table] += rows.num_rows
             if table == QUARANTINE_TABLE:
                 accounts.quarantined_by_kind.update(rows["error_kind"].to_pylist())
                 accounts.num_quarantined_images += pc.count_distinct(rows["sample_id"]).as_py()
+        _check_num_rows(shard, outcomes, num_rows)
     for writer in writers.values():
         writer.finish()
     return accounts
@@ -82,18 +87,22 @@ def finalize(
 
 def _committed(
     folder: RunFolder, shard: str, recipe_digests: Mapping[str, str]
-) -> tuple[dict[tuple[str, str], tuple[Outcome, str]], dict[str, list[str]]]:
+) -> tuple[dict[Pair, tuple[Outcome, str]], dict[str, list[str]]]:
     """Per (sample, recipe) its outcome and the commit it is taken from; per table the staged files to read.
 
-    A pair committed twice (a block that Ray ran again) counts once: the first commit by name has it.
+    A pair committed twice (a block that Ray ran again) counts once: the first commit by name has it, but labels come
+    before quarantine.
     """
-    outcomes: dict[tuple[str, str], tuple[Outcome, str]] = {}
+    outcomes: dict[Pair, tuple[Outcome, str]] = {}
     files: dict[str, list[str]] = {}
     for commit in folder.commits(shard):
         name = next(iter(commit.files.values()), "")
         for outcome in commit.outcomes:
-            if outcome.recipe_digest == recipe_digests.get(outcome.recipe):
-                outcomes.setdefault((outcome.sample_id, outcome.recipe), (outcome, name))
+            if outcome.recipe_digest != recipe_digests.get(outcome.recipe):
+                continue
+            pair = outcome.sample_id, outcome.recipe
+            if pair not in outcomes or (outcomes[pair][0].status == QUARANTINED != outcome.status):
+                outcomes[pair] = outcome, name
         for table, file in commit.files.items():
             files.setdefault(table, []).append(file)
     return outcomes, files
@@ -102,7 +111,7 @@ def _committed(
 def _account(
     folder: RunFolder,
     shard: str,
-    outcomes: Mapping[tuple[str, str], tuple[Outcome, str]],
+    outcomes: Mapping[Pair, tuple[Outcome, str]],
     recipe_digests: Mapping[str, str],
     accounts: Accounts,
 ) -> dict[str, int]:
@@ -130,73 +139,56 @@ def _shard_rows(
     table: str,
     files: Sequence[str],
     order: Mapping[str, int],
-    outcomes: Mapping[tuple[str, str], tuple[Outcome, str]],
+    outcomes: Mapping[Pair, tuple[Outcome, str]],
     carried_schema: pa.Schema | None,
 ) -> pa.Table:
     """All rows of one table in one shard, in the order of the source, then of the recipe's items."""
-    schema = staged_schema(table, carried_schema)
+    schema = _without_views(staged_schema(table, carried_schema))
     parts = []
     for name in files:
         with open_table(folder.staged_uri(table, name)) as staged:
-            part = staged.read()
-        pairs = zip(part["sample_id"].to_pylist(), part["recipe"].to_pylist(), strict=True)
-        kept = [pair in outcomes and outcomes[pair][1] == name for pair in pairs]
+            part = staged.read().cast(schema)
+        kept = [pair in outcomes and outcomes[pair][1] == name for pair in _pairs(part)]
         parts.append(part.filter(pa.array(kept, type=pa.bool_())))
     rows = pa.concat_tables([schema.empty_table(), *parts])
-    place = pa.array([order[sample_id] for sample_id in rows["sample_id"].to_pylist()], type=pa.int64())
-    keys = [("place", "ascending"), ("recipe", "ascending"), (ITEM.name, "ascending")]
-    rows = rows.append_column("place", place).sort_by(keys)
-    return rows.select(table_schema(table, carried_schema).names)
+    # A table of its own: the source may carry along a column of any name.
+    keys = pa.table(
+        {
+            "place": pa.array([order[sample_id] for sample_id in rows["sample_id"].to_pylist()], type=pa.int64()),
+            "recipe": rows["recipe"],
+            "item": rows[ITEM.name],
+        }
+    )
+    positions = pc.sort_indices(keys, sort_keys=[(name, "ascending") for name in keys.column_names])
+    return _taken(rows.select(table_schema(table, carried_schema).names), positions.to_numpy())
 
 
-class _PartWriter:
-    """Collects the rows of one table and writes a part whenever it is full.
+def _taken(rows: pa.Table, positions: np.ndarray) -> pa.Table:
+    """The rows at these positions. A piece at a time: Arrow takes from no column with over 2 GiB of strings."""
+    num_pieces = rows.nbytes // BYTES_PER_PIECE + 1
+    pieces = [rows.slice(0, 0)]
+    for wanted in np.array_split(positions, num_pieces):
+        mask = np.zeros(rows.num_rows, dtype=bool)
+        mask[wanted] = True
+        # Filtering keeps the order they had; the second step brings the few that are left into the wanted one.
+        pieces.append(rows.filter(pa.array(mask)).take(pa.array(np.searchsorted(np.sort(wanted), wanted))))
+    return pa.concat_tables(pieces)
 
-    How many parts there are is only known at the end and is part of their names, so parts are kept as encoded bytes
-    of at most one table and named when it is complete.
-    """
 
-    def __init__(self, folder: RunFolder, table: str, carried_schema: pa.Schema | None) -> None:
-        self._folder, self._table = folder, table
-        self._schema = table_schema(table, carried_schema)
-        self._pending: list[pa.Table] = []
-        self._partial_uris: list[str] = []
+def _without_views(schema: pa.Schema) -> pa.Schema:
+    """Arrow cannot filter columns of views; they become views again in the part."""
+    plain = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
+    return pa.schema([field.with_type(plain.get(field.type, field.type)) for field in schema])
 
-    def add(self, rows: pa.Table) -> None:
-        rows = rows.cast(self._schema)
-        self._pending.append(rows)
-        for part in self._full_parts():
-            self._write(part)
 
-    def finish(self) -> None:
-        """Writes the rest, gives all parts their names and removes parts of an earlier finalize."""
-        rest = pa.concat_tables([self._schema.empty_table(), *self._pending])
-        if rest.num_rows or not self._partial_uris:
-            self._write(rest)
-        folder_uri = join_uri(self._folder.output_uri, self._table)
-        store = open_store(folder_uri)
-        total = len(self._partial_uris)
-        names = [f"part-{index:05d}-of-{total:05d}.parquet" for index in range(total)]
-        for name, partial_uri in zip(names, self._partial_uris, strict=True):
-            store.put(join_uri(folder_uri, name), store.get(partial_uri))
-        for info in list(store.list_or_empty(folder_uri)):
-            if info.uri.rsplit("/", 1)[-1] not in names:
-                store.delete(info.uri)
-        for partial_uri in self._partial_uris:
-            store.delete(partial_uri)
+def _pairs(rows: pa.Table) -> Iterator[Pair]:
+    yield from zip(rows["sample_id"].to_pylist(), rows["recipe"].to_pylist(), strict=True)
 
-    def _full_parts(self) -> Iterator[pa.Table]:
-        while sum(rows.num_rows for rows in self._pending) >= ROWS_PER_PART or (
-            sum(rows.nbytes for rows in self._pending) >= BYTES_PER_PART
-        ):
-            rows = pa.concat_tables(self._pending)
-            num_rows = min(ROWS_PER_PART, max(1, rows.num_rows * BYTES_PER_PART // max(1, rows.nbytes)))
-            self._pending = [rows.slice(num_rows)] if num_rows < rows.num_rows else []
-            yield rows.slice(0, num_rows)
 
-    def _write(self, rows: pa.Table) -> None:
-        buffer = io.BytesIO()
-        pq.write_table(rows, buffer, compression="zstd", row_group_size=10_000)
-        uri = join_uri(self._folder.uri, "parts", self._table, f"{len(self._partial_uris):05d}.parquet")
-        open_store(uri).put(uri, buffer.getvalue())
-        self._partial_uris.append(uri)
+def _check_num_rows(shard: str, outcomes: Mapping[Pair, tuple[Outcome, str]], num_rows: Mapping[Pair, int]) -> None:
+    for pair, (outcome, name) in outcomes.items():
+        if num_rows.get(pair, 0) != outcome.num_rows:
+            raise ReconciliationError(
+                f"{shard}: commit {name} has {outcome.num_rows} rows for image {pair[0]}, recipe {pair[1]}, but its "
+                f"staged files have {num_rows.get(pair, 0)}: remove that commit and run the job again"
+            )

@@ -64,7 +64,12 @@ class LabelImage:
 
     def __init__(self, *, replica: ReplicaConfig, recipes: Sequence[Recipe]) -> None:
         self._recipes = tuple(recipes)
-        self._engine = replica.load()
+        self._load_error: ValueError | None = None
+        try:
+            self._engine = replica.load()
+        except ValueError as error:
+            # Raised by the first call instead: Ray answers a constructor's error with retries and a page of traces.
+            self._load_error = error
 
     async def __call__(self, block: Mapping[str, Any]) -> AsyncIterator[dict[str, list[Any]]]:
         rows = rows_of(block)
@@ -74,7 +79,9 @@ class LabelImage:
         yield to_columns(labelled)
 
     async def label(self, row: ImageRow, tiles: np.ndarray) -> ImageRow:
-        """One image with all its pending recipes. Never raises for what the image or its prompts cause."""
+        """One image with all its pending recipes. Raises only a ValueError for a checkpoint that did not load."""
+        if self._load_error is not None:
+            raise self._load_error
         if row.error is not None:
             return row
         # Ray hands out read-only views of shared memory; torch wants to own what it is given.
@@ -86,7 +93,8 @@ class LabelImage:
             return row.failed(_row_error(error))
 
     def close(self) -> None:
-        self._engine.close()
+        if self._load_error is None:
+            self._engine.close()
 
     async def _run_recipes(self, row: ImageRow, view: ImageView) -> ImageRow:
         """Recipes in turn (they stand in the order of their needs); one that fails takes those that need it along."""

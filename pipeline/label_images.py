@@ -126,7 +126,8 @@ class ListPending:
     def __call__(self, block: dict[str, Any]) -> Iterator[dict[str, Any]]:
         for shard in block[SHARD_COLUMN]:
             for rows in self._folder.pending(str(shard), self._recipe_digests):
-                yield to_columns(rows)
+                if rows:  # columns without a single value have no type to go with those of other blocks
+                    yield to_columns(rows)
 
 
 def _rows_per_block(work: Work, placement: Placement) -> int:

@@ -17,6 +17,9 @@ from typing import Any
 from pipeline.manifest import image_rows, read_shard
 from pipeline.storage import join_uri, open_store
 from schemas.rows import ImageRow
+from schemas.tables import ALL_TABLES
+
+CARD_NAME = "README.md"
 
 LABELLED, QUARANTINED, SKIPPED = "labelled", "quarantined", "skipped"
 OUTCOMES = (LABELLED, QUARANTINED, SKIPPED)
@@ -63,6 +66,11 @@ class RunFolder:
 
     def commits_uri(self, shard: str) -> str:
         return join_uri(self.uri, "commits", shard.removesuffix(".parquet"))
+
+    @property
+    def written_uris(self) -> tuple[str, ...]:
+        """What a run writes: files, and folders with all that is in them. Never inputs, whatever the source is."""
+        return tuple(join_uri(self.output_uri, name) for name in ("_run", CARD_NAME, *ALL_TABLES))
 
     def put_json(self, name: str, record: Mapping[str, Any]) -> None:
         text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"

@@ -6,7 +6,7 @@ It lists and reads small columns; it never reads an image, and does not know whe
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -36,17 +36,20 @@ TABLE_EXTENSION = ".parquet"
 _KIND_OF_EXTENSION = {TABLE_EXTENSION: "parquet"} | dict.fromkeys(IMAGE_EXTENSIONS, "images")
 
 
-def open_source(spec: SourceSpec, columns: SourceColumns) -> Source:
+def open_source(spec: SourceSpec, columns: SourceColumns, *, without: Sequence[str] = ()) -> Source:
     """Finds out what `spec.uri` names: one file, a folder or prefix (recursively), or a glob.
 
     Below a folder, files with the extension of an image are images, `.parquet` files are tables, everything else and
     every hidden file is ignored. What a glob matches is never ignored. A name that exists is not taken for a glob.
 
+    Args:
+        without: files, and folders with all that is in them, that are passed over as if they were not there.
+
     Raises:
         StorageError: the URI cannot be read.
         ValueError: nothing there; images and tables mixed; a column that is missing, ambiguous or of a wrong type.
     """
-    listing = _listing(canonical_uri(spec.uri), spec.format)
+    listing = _listing(canonical_uri(spec.uri), spec.format, tuple(without))
     if listing.first_kind() == "images":
         _refuse_columns(spec, columns)
         return ImageFiles(listing)
@@ -85,6 +88,7 @@ class Listing:
     format: str
     store: Store
     folder_uri: str
+    without: tuple[str, ...] = ()
     pattern: GlobPattern | None = None
     single: bool = False
 
@@ -94,10 +98,11 @@ class Listing:
             yield self._with_kind(self.store.head(self.uri))
         elif self.pattern is None:
             for info in self.store.list(self.folder_uri):
-                yield self._with_kind(info)
+                if not self._is_left_out(info):
+                    yield self._with_kind(info)
         else:
             for info in self.store.list(self.folder_uri, starting_with=self.pattern.starting_with):
-                if self.pattern.regex.match(self._name_below(info)):
+                if self.pattern.regex.match(self._name_below(info)) and not self._is_left_out(info):
                     yield self._with_kind(info)
 
     def first_kind(self) -> str:
@@ -140,6 +145,9 @@ class Listing:
         kind = _KIND_OF_EXTENSION.get(extension)
         return info, (kind if self.format in ("auto", kind) else None)
 
+    def _is_left_out(self, info: ObjectInfo) -> bool:
+        return any(info.uri == uri or info.uri.startswith(f"{uri}/") for uri in self.without)
+
     def _name_below(self, info: ObjectInfo) -> str:
         return info.uri[len(self.folder_uri.rstrip("/")) + 1 :]
 
@@ -148,14 +156,16 @@ class Listing:
         return ValueError(f"no {wanted} found at {self.uri} ({num_ignored} other files ignored); check source.uri")
 
 
-def _listing(uri: str, format_: str) -> Listing:
+def _listing(uri: str, format_: str, without: tuple[str, ...]) -> Listing:
     store = open_store(uri)
     if store.exists(uri):
         return Listing(uri=uri, format=format_, store=store, folder_uri=uri.rpartition("/")[0], single=True)
     if has_wildcard(uri) and not _is_folder(store, uri):
         pattern = glob_pattern(uri)
-        return Listing(uri=uri, format=format_, store=store, folder_uri=pattern.folder_uri, pattern=pattern)
-    return Listing(uri=uri, format=format_, store=store, folder_uri=uri)
+        return Listing(
+            uri=uri, format=format_, store=store, folder_uri=pattern.folder_uri, without=without, pattern=pattern
+        )
+    return Listing(uri=uri, format=format_, store=store, folder_uri=uri, without=without)
 
 
 def _is_folder(store: Store, uri: str) -> bool:

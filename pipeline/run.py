@@ -12,21 +12,12 @@ from typing import Any
 
 from pipeline.dataset_card import dataset_card
 from pipeline.finalize import Accounts, finalize
+from pipeline.ledger import CARD_NAME
+from pipeline.progress import Progress
 from pipeline.storage import join_uri, open_store
 from pipeline.work import Work, resolve
 from schemas import __version__
 from schemas.job import JobSpec
-
-
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """Counts of this run so far. `num_images_pending` is an upper bound until all shards have been looked through."""
-
-    phase: str
-    num_images_done: int = 0
-    num_images: int = 0
-    num_labels: int = 0
-    num_quarantined_images: int = 0
 
 
 @dataclass(kw_only=True)
@@ -64,7 +55,7 @@ def run_job(
     clock.lap("finalizing_s")
     summary = _summary(work, accounts, counts, clock, started_at)
     store, output_uri = open_store(work.folder.output_uri), work.folder.output_uri
-    store.put(join_uri(output_uri, "README.md"), dataset_card(summary).encode())
+    store.put(join_uri(output_uri, CARD_NAME), dataset_card(summary).encode())
     work.folder.put_json("summary.json", summary)
     return summary
 

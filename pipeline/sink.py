@@ -1,7 +1,8 @@
 """Labelled rows -> staged Parquet files and one commit per manifest shard; returns what a progress display counts.
 
-Data first, the commit last: a block that dies in between leaves files that nothing names. Names are derived from what
-a block holds, so that a block written twice overwrites itself.
+Data first, the commit last: a block that dies in between leaves files that nothing names. Names are derived from all
+that a block holds, labels included: written twice it overwrites itself, and an attempt with other results overwrites
+nothing that a commit already names.
 """
 
 import hashlib
@@ -58,7 +59,7 @@ class LabelSink:
             for recipe, error in self._failures(row):
                 tables[QUARANTINE_TABLE].append((_quarantine_record(row, recipe, error), row.carried))
         outcomes = tuple(outcome for row in rows for outcome in self._outcomes(row))
-        name = _name_of(outcomes)
+        name = _name_of(rows, outcomes)
         for table in (*LABEL_TABLES, QUARANTINE_TABLE):
             if table in tables:
                 self._put_table(table, name, tables[table])
@@ -144,6 +145,7 @@ def _quarantine_record(row: ImageRow, recipe: str, error: RowError) -> dict[str,
     }
 
 
-def _name_of(outcomes: Sequence[Outcome]) -> str:
+def _name_of(rows: Sequence[ImageRow], outcomes: Sequence[Outcome]) -> str:
     pairs = sorted(f"{outcome.sample_id}\0{outcome.recipe}\0{outcome.recipe_digest}" for outcome in outcomes)
-    return hashlib.sha256("\n".join(pairs).encode()).hexdigest()[:32]
+    results = sorted(row.to_json() for row in rows)
+    return hashlib.sha256("\n".join([*pairs, *results]).encode()).hexdigest()[:32]

@@ -12,6 +12,7 @@ from typing import Any
 from pipeline.ledger import RunFolder
 from pipeline.manifest import read_shard
 from pipeline.parquet_members import open_table
+from pipeline.parts import PART_NAME
 from pipeline.recipes import BUILT_IN
 from pipeline.storage import canonical_uri, join_uri, open_store
 from pipeline.work import RUN_FILE
@@ -89,16 +90,32 @@ def _count_rows(folder: RunFolder, job: JobSpec, found: Verification) -> tuple[C
     tables = dict.fromkeys([*(BUILT_IN[recipe.name].table for recipe in job.recipes), QUARANTINE_TABLE])
     for table in tables:
         counts = quarantined if table == QUARANTINE_TABLE else labels
-        rows = Counter(_pairs(folder, table))
+        rows = Counter(_pairs(_part_uris(folder, table, found)))
         counts.update(rows)
         found.num_rows[table] = rows.total()
     return labels, quarantined
 
 
-def _pairs(folder: RunFolder, table: str) -> Iterator[Pair]:
+def _part_uris(folder: RunFolder, table: str, found: Verification) -> list[str]:
+    """The parts that are there; what is missing among them, or does not belong, is a problem."""
     folder_uri = join_uri(folder.output_uri, table)
-    for info in open_store(folder_uri).list_or_empty(folder_uri):
-        with open_table(info.uri) as part:
+    names = [info.uri.removeprefix(f"{folder_uri}/") for info in open_store(folder_uri).list_or_empty(folder_uri)]
+    parts = [match for name in names if (match := PART_NAME.fullmatch(name))]
+    for name in sorted({*names} - {part.string for part in parts}):
+        found.add_problem(f"table {table}: {name} is not a part that a run wrote: move it elsewhere")
+    totals = sorted({int(part["total"]) for part in parts})
+    if len(totals) != 1:
+        found.add_problem(
+            f"table {table}: its parts are of {' and of '.join(map(str, totals or [0]))}: run the job again"
+        )
+    for index in sorted({*range(max(totals, default=0))} - {int(part["index"]) for part in parts}):
+        found.add_problem(f"table {table}: part {index} of 0..{totals[-1] - 1} is missing: run the job again")
+    return [join_uri(folder_uri, part.string) for part in parts]
+
+
+def _pairs(part_uris: list[str]) -> Iterator[Pair]:
+    for uri in part_uris:
+        with open_table(uri) as part:
             for batch in part.iter_batches(columns=["sample_id", "recipe"]):
                 yield from zip(batch["sample_id"].to_pylist(), batch["recipe"].to_pylist(), strict=True)
 

@@ -4,9 +4,11 @@ in seconds with one line.
 Knows no Ray: what it finds is handed to the stages as plain values.
 """
 
+import itertools
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -14,7 +16,8 @@ import pyarrow as pa
 from model import checkpoint as checkpoints
 from model.checkpoint_files import digest as checkpoint_digest
 from model.checkpoint_files import local_folder
-from pipeline.ledger import RunFolder
+from model.prompt import Processor
+from pipeline.ledger import CARD_NAME, RunFolder
 from pipeline.list_source import open_source
 from pipeline.manifest import read_shard, sample_id, write_manifest
 from pipeline.recipes import Recipe, make_recipes
@@ -22,7 +25,7 @@ from pipeline.source import Source, SourceColumns, SourceRow
 from pipeline.storage import canonical_uri, join_uri, open_store
 from schemas.job import JobSpec
 from schemas.recipe_specs import columns_of
-from schemas.tables import ALL_TABLES, SCHEMA_VERSION
+from schemas.tables import ALL_TABLES, SCHEMA_VERSION, carried_name
 
 RUN_FILE = "run.json"
 
@@ -58,7 +61,8 @@ def resolve(job: JobSpec, *, limit: int | None) -> Work:
     """Checks output, checkpoint and source, and writes the manifest of what is new in the source.
 
     Args:
-        limit: label at most this many images of the source, those of earlier runs on this output included.
+        limit: label at most this many images of the source, those of earlier runs on this output included; those that
+            an earlier run has listed are finished even if they are more.
 
     Raises:
         ValueError: one line for whatever is missing, unreadable, forbidden, empty, or does not go with what an earlier
@@ -70,13 +74,16 @@ def resolve(job: JobSpec, *, limit: int | None) -> Work:
     earlier = folder.get_json(RUN_FILE)
     if earlier is None:
         _refuse_foreign_files(output_uri)
-    config = checkpoints.check(job.checkpoint)
+    checkpoints.check(job.checkpoint)
+    processor = Processor.from_checkpoint(job.checkpoint)
     digest = checkpoint_digest(local_folder(job.checkpoint))
     recipes = make_recipes(job.recipes, checkpoint_digest=digest)
-    identity = _identity(job, digest, recipes)
+    columns = _columns(job)
+    source = open_source(job.source, columns, without=folder.written_uris)
+    _refuse_colliding_columns(source.carried_schema, job)
+    identity = _identity(job, digest, recipes, columns, source.carried_schema)
     if earlier is not None:
         _refuse_changes(earlier["identity"], identity, output_uri)
-    source = open_source(job.source, _columns(job))
     manifest = _extend_manifest(source, folder, earlier, limit)
     folder.put_json(RUN_FILE, {"identity": identity, **manifest})
     open_store(folder.uri).put(join_uri(folder.uri, "job.yaml"), job.to_yaml().encode())
@@ -84,7 +91,7 @@ def resolve(job: JobSpec, *, limit: int | None) -> Work:
         job=job,
         folder=folder,
         checkpoint=f"{job.checkpoint}@{digest[:12]}",
-        candidate_resolutions=config.candidate_resolutions,
+        candidate_resolutions=processor.config.candidate_resolutions,
         recipes=recipes,
         image_column=source.image_column,
         carried_schema=source.carried_schema,
@@ -105,18 +112,31 @@ def _columns(job: JobSpec) -> SourceColumns:
     )
 
 
-def _identity(job: JobSpec, digest: str, recipes: Sequence[Recipe]) -> dict[str, Any]:
+def _identity(
+    job: JobSpec, digest: str, recipes: Sequence[Recipe], columns: SourceColumns, carried_schema: pa.Schema | None
+) -> dict[str, Any]:
     """What an output was made from; a later run may only add recipes to it."""
     return {
         "schema_version": SCHEMA_VERSION,
-        "source": json.loads(job.source.model_dump_json()),
+        # The same relative path names something else in another folder.
+        "source": json.loads(job.source.model_dump_json()) | {"uri": canonical_uri(job.source.uri)},
+        "columns carried along": {field.name: str(field.type) for field in carried_schema or ()},
+        # The manifest holds what these columns say: images listed without them would be asked nothing.
+        "columns read": asdict(columns),
         "checkpoint digest": digest,
         "recipes": {recipe.name: recipe.digest for recipe in recipes},
     }
 
 
 def _refuse_changes(earlier: Mapping[str, Any], now: Mapping[str, Any], output_uri: str) -> None:
-    changed = [key for key in ("schema_version", "source", "checkpoint digest") if earlier[key] != now[key]]
+    changed = [
+        key
+        for key in ("schema_version", "source", "columns carried along", "checkpoint digest")
+        if earlier.get(key) != now[key]
+    ]
+    for use, column in now["columns read"].items():
+        if (before := earlier.get("columns read", {}).get(use)) != column:
+            changed.append(f"column of {use.replace('_', ' ')} ({before or 'none'} then, {column or 'none'} now)")
     for name, digest in earlier["recipes"].items():
         if name not in now["recipes"]:
             changed.append(f"recipe {name} (removed)")
@@ -130,13 +150,25 @@ def _refuse_changes(earlier: Mapping[str, Any], now: Mapping[str, Any], output_u
 
 
 def _refuse_foreign_files(output_uri: str) -> None:
-    """Finalizing replaces the tables' folders, so nothing of the user's may lie in them."""
+    """What a run writes replaces what is there, so nothing of the user's may lie in its places."""
+    store = open_store(output_uri)
+    card_uri = join_uri(output_uri, CARD_NAME)
+    found = [card_uri] if store.exists(card_uri) else []
     for table in ALL_TABLES:
-        found = next(iter(open_store(output_uri).list_or_empty(join_uri(output_uri, table))), None)
-        if found is not None:
-            raise ValueError(
-                f"output {output_uri} already holds {found.uri}, which no run of labelmill wrote: choose another output"
-            )
+        found += [info.uri for info in itertools.islice(store.list_or_empty(join_uri(output_uri, table)), 1)]
+    if found:
+        raise ValueError(
+            f"output {output_uri} already holds {found[0]}, which no run of labelmill wrote: choose another output"
+        )
+
+
+def _refuse_colliding_columns(carried_schema: pa.Schema | None, job: JobSpec) -> None:
+    names = Counter(carried_name(field.name) for field in carried_schema or ())
+    for name in (name for name, count in names.items() if count > 1):
+        raise ValueError(
+            f"{job.source.uri}: columns {name.removeprefix('source_')!r} and {name!r} would both be carried along as "
+            f"{name!r}, because the first is a name of ours: rename one, or choose columns with source.carry"
+        )
 
 
 def _extend_manifest(

@@ -9,12 +9,16 @@ from dataclasses import dataclass
 GRID = 999
 """Coordinates are integers 0..999 of each side, whatever the image's size."""
 
+# Every repetition below is possessive: what it took it keeps, so that no text takes more than linear time.
+_UNTIL_MARK = r"(?:[^<]|<(?!\|))*+"
+"""Neither a label nor a list of boxes reaches over a control token: one that does not end takes nothing of the next."""
 _DETECTION = re.compile(
-    r"(?:<\|ref\|>(?P<label>[^<]*)<\|/ref\|>\s*)?<\|det\|>(?P<boxes>.*?)(?P<end><\|/det\|>|$)", re.DOTALL
+    rf"(?:<\|ref\|>(?P<label>{_UNTIL_MARK})<\|/ref\|>\s*+)?<\|det\|>(?P<boxes>{_UNTIL_MARK})(?P<end><\|/det\|>)?"
 )
-_BOX = r"\[\s*\d{1,4}\s*,\s*\d{1,4}\s*,\s*\d{1,4}\s*,\s*\d{1,4}\s*\]"
+_NUMBER = r"\s*+[0-9]{1,4}+\s*+"
+_BOX = rf"\[{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}\]\s*+"
 _ONE_BOX = re.compile(_BOX)
-_LIST_OF_BOXES = re.compile(rf"\s*\[\s*(?:{_BOX}(?:\s*,\s*{_BOX})*)?\s*\]\s*")
+_LIST_OF_BOXES = re.compile(rf"\s*+\[\s*+(?:{_BOX}(?:,\s*+{_BOX})*+)?+\]\s*+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,13 +52,13 @@ def parse_boxes(text: str, *, default_label: str, width_px: int, height_px: int)
         if not detection["end"] or not _LIST_OF_BOXES.fullmatch(detection["boxes"]):
             flags["boxes_malformed"] = None
         for box in _ONE_BOX.findall(detection["boxes"]):
-            x1, y1, x2, y2 = (int(value) for value in re.findall(r"\d+", box))
+            x1, y1, x2, y2 = (int(value) for value in re.findall("[0-9]+", box))
             if not (0 <= x1 < x2 <= GRID and 0 <= y1 < y2 <= GRID):
                 flags["boxes_out_of_range"] = None
                 continue
             boxes.append(
                 Box(
-                    label=(detection["label"] or default_label).strip(),
+                    label=(detection["label"] or "").strip() or default_label.strip(),
                     x1=x1 / GRID * width_px,
                     y1=y1 / GRID * height_px,
                     x2=x2 / GRID * width_px,

@@ -94,9 +94,16 @@ class Recipe(ABC):
         """The columns of the label's own table."""
 
     async def label(self, view: View, row: ImageRow, earlier: EarlierLabels) -> list[Label]:
-        """Runs all steps on the opened image, concurrently; labels come in the order of the steps."""
-        steps = self.steps(row, earlier)
-        return list(await asyncio.gather(*(self._run(view, row, step) for step in steps)))
+        """Runs all steps on the opened image, concurrently; labels come in the order of the steps.
+
+        All or nothing: the first step that raises ends the others, and its error is raised.
+        """
+        runs = [asyncio.ensure_future(self._run(view, row, step)) for step in self.steps(row, earlier)]
+        try:
+            return list(await asyncio.gather(*runs))
+        finally:
+            for run in runs:
+                run.cancel()  # those that are done do not notice; the others would answer nobody
 
     async def _run(self, view: View, row: ImageRow, step: Step) -> Label:
         spec = self.spec

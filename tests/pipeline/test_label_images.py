@@ -1,0 +1,61 @@
+import pytest
+
+from pipeline.cluster import ClusterSize
+from pipeline.label_images import ListPending, Placement
+from pipeline.work import resolve
+from schemas.job import ResourcesSpec
+from schemas.rows import rows_of
+from tests.pipeline.outputs import commit_all, job_of, put_images
+
+
+@pytest.fixture
+def work(tmp_path):
+    """Two shards of the manifest; the image of the first one is labelled."""
+    source = put_images(tmp_path / "photos", "a.jpg", "b.jpg", "c.jpg")
+    commit_all(resolve(job_of(source, tmp_path / "out"), limit=1))
+    return resolve(job_of(source, tmp_path / "out"), limit=None)
+
+
+def listed(work, *shards):
+    stage = ListPending(folder=work.folder, recipe_digests=work.recipe_digests)
+    return [[row.image_uri[-5:] for row in rows_of(block)] for block in stage({"shard": list(shards)})]
+
+
+def test_pending_rows_of_a_shard_are_listed(work):
+    assert listed(work, work.shards[1]) == [["b.jpg", "c.jpg"]]
+
+
+def test_shard_without_pending_rows_gives_no_block(work):
+    """A block of empty columns would have none of their types."""
+    assert listed(work, work.shards[0]) == []
+    assert listed(work, *work.shards) == [["b.jpg", "c.jpg"]]
+
+
+@pytest.mark.parametrize("num_cpus", [2, 3, 4, 8, 64])
+@pytest.mark.parametrize("num_gpus", [0, 1, 8])
+@pytest.mark.parametrize("actors", ["auto", 1, 7])
+def test_one_whole_cpu_stays_free(num_cpus, num_gpus, actors):
+    """Ray's repartition waits for one for ever."""
+    size = ClusterSize(num_cpus=num_cpus, num_gpus=num_gpus)
+    placement = Placement.for_cluster(size, ResourcesSpec(tile_actors=actors, label_actors=actors))
+    reserved = (
+        placement.fetch_num_cpus
+        + placement.num_tile_actors * placement.tile_num_cpus
+        + placement.num_label_actors * placement.label_num_cpus
+    )
+    assert reserved + placement.task_num_cpus <= num_cpus - 1 + 0.01
+
+
+def test_every_gpu_gets_a_label_actor():
+    placement = Placement.for_cluster(ClusterSize(num_cpus=32, num_gpus=4), ResourcesSpec())
+    assert (placement.num_label_actors, placement.label_num_gpus) == (4, 1.0)
+
+
+def test_without_a_gpu_half_of_the_cores_work_on_labels():
+    placement = Placement.for_cluster(ClusterSize(num_cpus=8, num_gpus=0), ResourcesSpec())
+    assert (placement.num_label_actors, placement.label_num_gpus, placement.label_num_threads) == (1, 0.0, 4)
+
+
+def test_numbers_of_the_job_are_taken():
+    placement = Placement.for_cluster(ClusterSize(num_cpus=8, num_gpus=2), ResourcesSpec(tile_actors=5, label_actors=1))
+    assert (placement.num_tile_actors, placement.num_label_actors) == (5, 1)

@@ -1,0 +1,170 @@
+import shutil
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline import parts
+from pipeline.run import run_job
+from pipeline.storage import StorageError
+from pipeline.verify import MAX_PROBLEMS_SHOWN, verify
+from pipeline.work import resolve
+from tests.pipeline.outputs import MISSING, commit, job_of, labelled, pending
+from tests.pipeline.tables import put_table
+
+QUESTIONS = [["Why?"], ["How?", "Who?"], [], ["When?"]]
+RECIPES = ["ocr", "caption", {"name": "qa", "questions_from": "q"}, {"name": "grounding", "queries": ["dog", "cat"]}]
+
+
+def finish(tmp_path, output):
+    """A finished output of four images, the last one in quarantine; nothing is left for a cluster to do."""
+    columns = {"image": [b"x"] * len(QUESTIONS), "q": pa.array(QUESTIONS, pa.list_(pa.string()))}
+    job = job_of(put_table(str(tmp_path), "t.parquet", columns), output, RECIPES)
+    work = resolve(job, limit=None)
+    *good, bad = pending(work)
+    commit(work, *(labelled(work, row) for row in good), bad.failed(MISSING))
+    run_job(job)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Made once, in several parts; `output` gives each test a copy to damage."""
+    folder = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parts, "ROWS_PER_PART", 2)
+        finish(folder, folder / "out")
+    return folder / "out"
+
+
+@pytest.fixture
+def output(finished, tmp_path):
+    return shutil.copytree(finished, tmp_path / "out")
+
+
+def part(output, table, index=0):
+    return sorted((output / table).iterdir())[index]
+
+
+def sample_id(output, table="ocr", row=0):
+    return pq.read_table(part(output, table))["sample_id"][row].as_py()
+
+
+def problems(output) -> list[str]:
+    found = verify(str(output))
+    assert found.num_problems == len(found.problems)
+    return found.problems
+
+
+def test_good_output_has_no_problem(output):
+    found = verify(str(output))
+    assert (found.num_problems, found.problems) == (0, [])
+    assert found.num_images == 4
+    assert found.num_rows == {"ocr": 3, "captions": 3, "qa": 3, "grounding": 6, "quarantine": 4}
+    assert found.outcomes["qa"] == {"labelled": 2, "quarantined": 1, "skipped": 1}
+    assert found.outcomes["ocr"] == {"labelled": 3, "quarantined": 1}
+
+
+def test_output_on_s3_verifies(bucket, tmp_path):
+    finish(tmp_path, f"{bucket}/out")
+    assert verify(f"{bucket}/out/").problems == []
+
+
+def test_output_may_be_named_relative_to_where_one_is(output, monkeypatch):
+    monkeypatch.chdir(output.parent)
+    assert verify("out").num_problems == 0
+
+
+def test_row_that_is_gone_is_named(output):
+    victim = sample_id(output)
+    pq.write_table(pq.read_table(part(output, "ocr")).slice(1), part(output, "ocr"))
+    assert problems(output) == [
+        f"image {victim}, recipe ocr: 1 labels expected, found 0 and 0 rows in quarantine",
+        "table ocr has 2 rows, the summary 3",
+    ]
+
+
+@pytest.mark.parametrize("table", ["qa", "grounding", "captions"])
+def test_row_that_is_there_twice_is_named(output, table):
+    rows = pq.read_table(part(output, table))
+    pq.write_table(pa.concat_tables([rows, rows.slice(0, 1)]), part(output, table))
+    first, *rest = problems(output)
+    assert first.startswith(f"image {sample_id(output, table)}, recipe ")
+    assert rest == [f"table {table} has {verify(str(output)).num_rows[table]} rows, the summary {rows_of(table)}"]
+
+
+def rows_of(table):
+    return {"qa": 3, "grounding": 6, "captions": 3}[table]
+
+
+def test_image_that_is_both_labelled_and_in_quarantine_is_named(output):
+    rows = pq.read_table(part(output, "quarantine"))
+    column = rows.column_names.index("sample_id")
+    labelled_too = rows.set_column(column, "sample_id", pa.array([sample_id(output)] * rows.num_rows))
+    pq.write_table(labelled_too, part(output, "quarantine"))
+    assert any("1 labels expected, found 1 and 1 rows in quarantine" in problem for problem in problems(output))
+
+
+def test_part_that_is_gone_is_named(output):
+    part(output, "grounding", 1).unlink()
+    found = problems(output)
+    assert "table grounding: part 1 of 0..2 is missing: run the job again" in found
+    assert "table grounding has 4 rows, the summary 6" in found
+
+
+def test_parts_of_two_runs_side_by_side_are_named(output):
+    shutil.copy(part(output, "ocr"), output / "ocr" / "part-00000-of-00001.parquet")
+    assert "table ocr: its parts are of 1 and of 2: run the job again" in problems(output)
+
+
+def test_table_that_is_gone_is_named(output):
+    shutil.rmtree(output / "captions")
+    found = problems(output)
+    assert "table captions: its parts are of 0: run the job again" in found
+    assert "table captions has 0 rows, the summary 3" in found
+
+
+def test_file_that_does_not_belong_is_named(output):
+    (output / "ocr" / "notes.md").write_text("mine")
+    assert problems(output) == ["table ocr: notes.md is not a part that a run wrote: move it elsewhere"]
+
+
+def test_row_of_an_image_that_is_no_input_is_named(output):
+    rows = pq.read_table(part(output, "ocr"))
+    stranger = rows.slice(0, 1).set_column(0, "sample_id", pa.array(["f" * 32]))
+    pq.write_table(pa.concat_tables([rows, stranger]), part(output, "ocr"))
+    assert f"image {'f' * 32}, recipe ocr: in a table, but not in the manifest or not in the job" in problems(output)
+
+
+def test_row_of_a_recipe_that_is_not_in_the_job_is_named(output):
+    rows = pq.read_table(part(output, "ocr"))
+    recipe = pa.array(["ocr2"] + ["ocr"] * (rows.num_rows - 1))
+    pq.write_table(rows.set_column(rows.column_names.index("recipe"), "recipe", recipe), part(output, "ocr"))
+    assert any(
+        "recipe ocr2: in a table, but not in the manifest or not in the job" in text for text in problems(output)
+    )
+
+
+def test_many_problems_are_counted_and_a_few_are_shown(output):
+    rows = pq.read_table(part(output, "ocr"))
+    strangers = [rows.slice(0, 1).set_column(0, "sample_id", pa.array([f"{n:032}"])) for n in range(30)]
+    pq.write_table(pa.concat_tables([rows, *strangers]), part(output, "ocr"))
+    found = verify(str(output))
+    assert (found.num_problems, len(found.problems)) == (31, MAX_PROBLEMS_SHOWN)
+
+
+def test_part_that_cannot_be_read_is_an_error(output):
+    part(output, "ocr").write_bytes(b"PAR1")
+    with pytest.raises(StorageError, match="not a readable Parquet file"):
+        verify(str(output))
+
+
+@pytest.mark.parametrize(("gone", "said"), [("run.json", "holds no run"), ("summary.json", "has not finished")])
+def test_output_without_a_finished_run_is_an_error(output, gone, said):
+    (output / "_run" / gone).unlink()
+    with pytest.raises(ValueError, match=said):
+        verify(str(output))
+
+
+def test_folder_that_is_no_output_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="holds no run"):
+        verify(str(tmp_path))
