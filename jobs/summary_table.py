@@ -25,8 +25,7 @@ def _lines(summary: Mapping[str, Any]) -> list[str]:
     if summary["quarantined_by_kind"]:
         kinds = ", ".join(f"{count} {kind}" for kind, count in summary["quarantined_by_kind"].items())
         lines.append(
-            f"quarantined: {summary['num_quarantined_images']} images "
-            f"({summary['quarantined_fraction']:.1%}); labels missing for them, by reason: {kinds}"
+            f"quarantined: {summary['num_quarantined_images']} images ({summary['quarantined_fraction']:.1%}): {kinds}"
         )
     if summary["num_ignored_files"]:
         lines.append(f"ignored: {summary['num_ignored_files']} files of the source that are no images")

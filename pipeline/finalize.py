@@ -38,7 +38,7 @@ class Accounts:
     num_rows: Counter[str] = field(default_factory=Counter)
     """By table."""
     quarantined_by_kind: Counter[str] = field(default_factory=Counter)
-    """(image, recipe) pairs in the quarantine table, by error kind."""
+    """Images by the kinds of their errors; one image counts once per kind."""
     num_quarantined_images: int = 0
     """Images of which at least one recipe is in quarantine."""
 
@@ -77,7 +77,8 @@ def finalize(
             num_rows.update(_pairs(rows))
             accounts.num_rows[table] += rows.num_rows
             if table == QUARANTINE_TABLE:
-                accounts.quarantined_by_kind.update(rows["error_kind"].to_pylist())
+                kinds = zip(rows["sample_id"].to_pylist(), rows["error_kind"].to_pylist(), strict=True)
+                accounts.quarantined_by_kind.update(kind for _, kind in set(kinds))
                 accounts.num_quarantined_images += pc.count_distinct(rows["sample_id"]).as_py()
         _check_num_rows(shard, outcomes, num_rows)
     for writer in writers.values():

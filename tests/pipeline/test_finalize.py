@@ -89,7 +89,7 @@ def test_every_input_ends_in_exactly_one_way_for_each_recipe(tmp_path):
         "qa": {"labelled": 1, "quarantined": 2, "skipped": 1},
     }
     assert accounts.num_rows == {"ocr": 2, "qa": 1, "quarantine": 4}
-    assert accounts.quarantined_by_kind == {"missing": 2, "engine_error": 2}
+    assert accounts.quarantined_by_kind == {"missing": 1, "engine_error": 1}
     assert (accounts.num_quarantined_images, accounts.quarantined_fraction) == (2, 0.5)
 
 
