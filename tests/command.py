@@ -1,11 +1,16 @@
 """The installed `labelmill` command, run as a user runs it."""
 
+import contextlib
+import io
 import json
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from jobs.cli import main
 
 COMMAND = Path(sys.executable).with_name("labelmill")
 REPOSITORY = Path(__file__).parents[1]
@@ -33,6 +38,22 @@ def labelmill(*arguments: object, cwd: Path | None = None, timeout_s: float = 24
     command = [str(COMMAND), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, cwd=cwd, check=False)
     return Finished(done.returncode, done.stdout, done.stderr)
+
+
+def labelmill_here(*arguments: object) -> Finished:
+    """The same entry point in this process: what an error says does not depend on the process, and torch is there."""
+    stdout, stderr = io.StringIO(), io.StringIO()
+    arguments_before, on_sigterm = sys.argv, signal.getsignal(signal.SIGTERM)
+    sys.argv = ["labelmill", *map(str, arguments)]
+    try:
+        with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+            main()
+    except SystemExit as done:
+        return Finished(int(done.code or 0), stdout.getvalue(), stderr.getvalue())
+    finally:
+        sys.argv = arguments_before
+        signal.signal(signal.SIGTERM, on_sigterm)
+    raise AssertionError("the command did not end with an exit code")
 
 
 def assert_one_clear_line(finished: Finished, *fragments: str, code: int = 1) -> None:

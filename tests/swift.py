@@ -38,7 +38,8 @@ def swift_store(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
         monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
-        client = boto3.client("s3", config=Config(s3={"addressing_style": "path"}))
+        # A session of its own: boto3's default one remembers the credentials of whichever test came first.
+        client = boto3.session.Session().client("s3", config=Config(s3={"addressing_style": "path"}))
         client.create_bucket(Bucket="labelmill")
         yield "s3://labelmill"
     finally:

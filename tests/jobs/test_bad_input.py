@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tests import golden, s3
-from tests.command import assert_one_clear_line, labelmill, write_job
+from tests.command import assert_one_clear_line, labelmill, labelmill_here, write_job
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def test_misspelt_recipe_is_named_with_its_likely_meaning(tmp_path: Path, images
 def test_every_problem_of_a_job_file_gets_its_own_line_with_its_path(tmp_path: Path):
     job = tmp_path / "job.yaml"
     job.write_text("name: x\nsorce: here\nrecipes: [qa]\noutput: out\nlimits: {max_pixels: many}\n")
-    done = labelmill("run", job)
+    done = labelmill_here("run", job)
     assert done.code == 2
     paths = [line.split(": ")[1] for line in done.complaints]
     assert sorted(paths) == ["limits.max_pixels", "recipes.0", "sorce", "source"]
@@ -37,11 +37,11 @@ def test_every_problem_of_a_job_file_gets_its_own_line_with_its_path(tmp_path: P
 
 def test_override_with_an_unknown_key_is_refused(tmp_path: Path, images: Path):
     job = write_job(tmp_path, source=str(images), output=str(tmp_path / "out"))
-    assert_one_clear_line(labelmill("run", job, "--set", "engine.dtyp=float32"), "engine.dtyp", "dtype", code=2)
+    assert_one_clear_line(labelmill_here("run", job, "--set", "engine.dtyp=float32"), "engine.dtyp", "dtype", code=2)
 
 
 def test_job_file_that_is_not_there_is_named(tmp_path: Path):
-    assert_one_clear_line(labelmill("run", tmp_path / "nowhere.yaml"), "nowhere.yaml", code=2)
+    assert_one_clear_line(labelmill_here("run", tmp_path / "nowhere.yaml"), "nowhere.yaml", code=2)
 
 
 def test_unknown_option_and_command_are_usage_errors():
@@ -54,12 +54,12 @@ def test_source_without_images_is_refused(tmp_path: Path):
     folder.mkdir()
     (folder / "notes.txt").write_text("no image")
     job = write_job(tmp_path, source=str(folder), output=str(tmp_path / "out"))
-    assert_one_clear_line(labelmill("run", job), str(folder), "no image")
+    assert_one_clear_line(labelmill_here("run", job), str(folder), "no image")
 
 
 def test_source_folder_that_is_not_there_is_named(tmp_path: Path):
     job = write_job(tmp_path, source=str(tmp_path / "nowhere"), output=str(tmp_path / "out"))
-    assert_one_clear_line(labelmill("run", job), "nowhere")
+    assert_one_clear_line(labelmill_here("run", job), "nowhere")
 
 
 def test_missing_bucket_is_named(tmp_path: Path, bucket: str):
@@ -71,14 +71,14 @@ def test_store_that_does_not_answer_is_named(tmp_path: Path, monkeypatch: pytest
     endpoint = s3.unused_endpoint()
     s3.use_store(monkeypatch, endpoint)
     job = write_job(tmp_path, source="s3://bucket/images/", output=str(tmp_path / "out"))
-    assert_one_clear_line(labelmill("run", job), endpoint)
+    assert_one_clear_line(labelmill_here("run", job), endpoint)
 
 
 def test_output_that_cannot_be_written_is_named(tmp_path: Path, images: Path):
     blocker = tmp_path / "a-file"
     blocker.write_text("in the way")
     job = write_job(tmp_path, source=str(images), output=str(blocker / "out"))
-    assert_one_clear_line(labelmill("run", job), "cannot write", str(blocker))
+    assert_one_clear_line(labelmill_here("run", job), "cannot write", str(blocker))
 
 
 def test_output_with_files_of_others_is_refused(tmp_path: Path, images: Path):
@@ -86,7 +86,7 @@ def test_output_with_files_of_others_is_refused(tmp_path: Path, images: Path):
     theirs.parent.mkdir(parents=True)
     theirs.write_text("precious")
     job = write_job(tmp_path, source=str(images), output=str(tmp_path / "out"))
-    assert_one_clear_line(labelmill("run", job), "mine.parquet", "choose another output")
+    assert_one_clear_line(labelmill_here("run", job), "mine.parquet", "choose another output")
     assert theirs.read_text() == "precious"
 
 
@@ -97,7 +97,7 @@ def checkpoint(tmp_path: Path) -> Path:
 
 def run_with_checkpoint(tmp_path: Path, images: Path, checkpoint: object):
     job = write_job(tmp_path, source=str(images), output=str(tmp_path / "out"), checkpoint=str(checkpoint))
-    return labelmill("run", job)
+    return labelmill_here("run", job)
 
 
 def test_checkpoint_without_one_of_its_shards_is_refused(tmp_path: Path, images: Path, checkpoint: Path):
@@ -145,11 +145,11 @@ def test_checkpoint_location_that_is_nothing_is_named(tmp_path: Path, images: Pa
 def test_label_says_why_an_image_cannot_be_labelled(tmp_path: Path):
     broken = tmp_path / "broken.jpg"
     broken.write_text("<html>404</html>")
-    assert_one_clear_line(labelmill("label", broken), "unreadable", "HTML")
+    assert_one_clear_line(labelmill_here("label", broken), "unreadable", "HTML")
 
 
 def test_verify_of_a_folder_that_is_no_output_is_refused(tmp_path: Path):
-    assert_one_clear_line(labelmill("verify", tmp_path), str(tmp_path), "no run of labelmill")
+    assert_one_clear_line(labelmill_here("verify", tmp_path), str(tmp_path), "no run of labelmill")
 
 
 class TestStoreThatChecksCredentials:
@@ -160,30 +160,31 @@ class TestStoreThatChecksCredentials:
         monkeypatch.setenv("INITIAL_NO_AUTH_ACTION_COUNT", "4")  # the four calls below
         with s3.moto_server() as endpoint:
             s3.use_store(monkeypatch, endpoint)
-            iam = boto3.client("iam", endpoint_url=endpoint)
+            session = boto3.session.Session()  # the default one would remember other tests' credentials
+            iam = session.client("iam", endpoint_url=endpoint)
             iam.create_user(UserName="reader")
             key = iam.create_access_key(UserName="reader")["AccessKey"]
-            boto3.client("s3", endpoint_url=endpoint).create_bucket(Bucket="guarded")
-            boto3.client("s3", endpoint_url=endpoint).put_object(Bucket="guarded", Key="images/a.png", Body=b"x")
+            session.client("s3", endpoint_url=endpoint).create_bucket(Bucket="guarded")
+            session.client("s3", endpoint_url=endpoint).put_object(Bucket="guarded", Key="images/a.png", Body=b"x")
             yield key
 
     def test_wrong_credentials_are_called_wrong(self, guarded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
         job = write_job(tmp_path, source="s3://guarded/images/", output=str(tmp_path / "out"))
-        assert_one_clear_line(labelmill("run", job), "guarded", "credentials")
+        assert_one_clear_line(labelmill_here("run", job), "guarded", "credentials")
 
     def test_missing_permission_is_called_forbidden(self, guarded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", guarded["AccessKeyId"])
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", guarded["SecretAccessKey"])
         job = write_job(tmp_path, source="s3://guarded/images/", output=str(tmp_path / "out"))
-        assert_one_clear_line(labelmill("run", job), "guarded", "access denied", "rights")
+        assert_one_clear_line(labelmill_here("run", job), "guarded", "access denied", "rights")
 
 
 def test_credentials_in_a_job_file_are_refused(tmp_path: Path):
     job = tmp_path / "job.yaml"
     document = {"name": "x", "source": {"uri": "s3://b/", "access_key": "SECRET"}, "recipes": ["ocr"], "output": "o"}
     job.write_text(json.dumps(document))
-    done = labelmill("run", job)
+    done = labelmill_here("run", job)
     assert done.code == 2
     assert "environment" in done.complaints[0]
     assert "SECRET" not in done.stderr
