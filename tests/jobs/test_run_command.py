@@ -1,4 +1,4 @@
-"""The installed command as a user runs it: S3 to S3, a raised limit, a second run, Ctrl-C, quarantine, the demo."""
+"""The installed command as a user runs it: S3 to S3, a second run, Ctrl-C, quarantine, the demo."""
 
 import io
 import os
@@ -63,18 +63,15 @@ def assert_verifies(output: str) -> None:
 
 def test_job_from_s3_to_s3_is_complete_verifies_and_is_not_repeated(tmp_path: Path, bucket: str):
     job, output = job_on_store(tmp_path, bucket)
-    some = labelmill("run", job, "--limit", 3, "--json")
-    assert (some.code, some.summary["num_images"]) == (0, 3), some.stderr
-
-    rest = labelmill("run", job, "--json")
-    assert (rest.code, rest.summary["this_run"]["num_images"]) == (0, 4), rest.stderr
-    assert_complete(output, rest.summary, num_labelled=6, num_quarantined=1)
+    first = labelmill("run", job, "--limit", 100, "--json")
+    assert first.code == 0, first.stderr
+    assert_complete(output, first.summary, num_labelled=6, num_quarantined=1)
     assert {row["error_kind"] for row in read_table(output, "quarantine")} == {"unreadable"}
     assert_verifies(output)
 
     again = labelmill("run", job, "--json")
     assert (again.code, again.summary["this_run"]["num_images"]) == (0, 0), again.stderr
-    assert again.summary["num_rows"] == rest.summary["num_rows"]
+    assert again.summary["num_rows"] == first.summary["num_rows"]
 
 
 @pytest.mark.swift
