@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -21,6 +22,8 @@ from ray.data import DataContext
 from ray.exceptions import RayError
 
 from pipeline.storage import StorageError
+
+CONNECT_TIMEOUT_S = 10
 
 
 class RunFailedError(RuntimeError):
@@ -64,7 +67,7 @@ def _start(folder: Path) -> ClusterSize:
     address = os.environ.get("RAY_ADDRESS")
     on_sigterm = signal.getsignal(signal.SIGTERM)
     if address:
-        ray.init(address=address, logging_level=logging.CRITICAL, log_to_driver=False, configure_logging=False)
+        _join(address)
     else:
         ray.init(
             address="local",
@@ -83,6 +86,24 @@ def _start(folder: Path) -> ClusterSize:
     _keep_quiet()
     resources = ray.cluster_resources()
     return ClusterSize(num_cpus=resources.get("CPU", 1.0), num_gpus=resources.get("GPU", 0.0))
+
+
+def _join(address: str) -> None:
+    try:
+        _check_reachable(address)
+        ray.init(address=address, logging_level=logging.CRITICAL, log_to_driver=False, configure_logging=False)
+    except OSError as error:
+        raise RunFailedError(
+            f"RAY_ADDRESS is {address}, but no Ray cluster lets us in there ({error}): check that it runs, and set "
+            "RAY_AUTH_MODE=token if it was started with token authentication"
+        ) from error
+
+
+def _check_reachable(address: str) -> None:
+    """Where nothing listens, Ray's C++ core would end this process without a word after half a minute."""
+    host, _, port = address.rpartition(":")
+    if port.isdecimal() and "/" not in host:
+        socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()
 
 
 def _keep_quiet() -> None:
