@@ -18,7 +18,7 @@ import torch
 from model import checkpoint
 from model.checkpoint_files import local_folder
 from model.deepseek_vl2 import DeepseekVL2
-from model.engine import Engine, EngineConfig, Request
+from model.engine import Completion, Engine, EngineConfig, Request
 from model.prompt import Processor
 from model.tiling import TiledImage
 
@@ -38,15 +38,14 @@ def main() -> None:
     with Engine(model, processor, config=config) as engine:
         results = {
             "vision_tiles_per_s": _rate(arguments.repeats, lambda: _encode(model, image)),
-            "prefill_tokens_per_s": _rate(arguments.repeats, lambda: _generate(engine, image, arguments.batch, 1)[0]),
+            "prefill_tokens_per_s": _rate(arguments.repeats, lambda: _prefill(engine, image, arguments.batch)),
             "images_per_s": _rate(
-                arguments.repeats, lambda: _generate(engine, image, arguments.batch, arguments.output_tokens)[1]
+                arguments.repeats, lambda: len(_run(engine, image, arguments.batch, arguments.output_tokens))
             ),
         }
-        decode_s = statistics.median(
-            _decode_s(engine, image, arguments.batch, arguments.output_tokens) for _ in range(arguments.repeats)
+        results["decode_tokens_per_s"] = statistics.median(
+            _decode_rate(engine, image, arguments.batch, arguments.output_tokens) for _ in range(arguments.repeats)
         )
-    results["decode_tokens_per_s"] = arguments.batch * (arguments.output_tokens - 1) / decode_s
     setting = {
         "device": torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()} CPU",
         "num_threads": torch.get_num_threads(),
@@ -97,20 +96,24 @@ def _encode(model: DeepseekVL2, image: TiledImage) -> int:
     return len(image.tiles)
 
 
-def _generate(engine: Engine, image: TiledImage, num_images: int, num_tokens: int) -> tuple[int, int]:
-    """Returns the prompt tokens and the images that were processed."""
-    requests = [Request(messages=_messages(), images=[image], max_new_tokens=num_tokens)] * num_images
-    completions = engine.generate(requests)
-    return sum(completion.num_prompt_tokens for completion in completions), num_images
+def _run(engine: Engine, image: TiledImage, num_images: int, num_tokens: int) -> list[Completion]:
+    request = Request(messages=_messages(), images=[image], max_new_tokens=num_tokens)
+    return engine.generate([request] * num_images)
 
 
-def _decode_s(engine: Engine, image: TiledImage, num_images: int, num_tokens: int) -> float:
-    """Time of the steps after the first token: the whole minus a run that stops there."""
+def _prefill(engine: Engine, image: TiledImage, num_images: int) -> int:
+    """Returns the prompt tokens; one output token each is part of it."""
+    return sum(completion.num_prompt_tokens for completion in _run(engine, image, num_images, 1))
+
+
+def _decode_rate(engine: Engine, image: TiledImage, num_images: int, num_tokens: int) -> float:
+    """Output tokens after each first one, over the time of a whole run less that of one that stops at the first."""
     start = time.perf_counter()
-    _generate(engine, image, num_images, 1)
+    _run(engine, image, num_images, 1)
     first = time.perf_counter()
-    _generate(engine, image, num_images, num_tokens)
-    return max(1e-9, (time.perf_counter() - first) - (first - start))
+    completions = _run(engine, image, num_images, num_tokens)
+    decode_s = (time.perf_counter() - first) - (first - start)
+    return sum(completion.num_output_tokens - 1 for completion in completions) / max(1e-9, decode_s)
 
 
 def _rate(repeats: int, work: Callable[[], int]) -> float:
