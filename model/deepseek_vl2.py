@@ -4,6 +4,8 @@ The scientific door to the model; `model.engine` is the one for generating. Shap
 width, M image tokens per tile, T prompt tokens, D language width, V vocabulary.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -52,7 +54,7 @@ class DeepseekVL2(nn.Module):
             return self.projector(features)
         return features.new_empty(0, self.config.tokens_per_side**2, self.config.projector.n_embed)
 
-    def image_sequence(self, tiles: np.ndarray | Tensor, grids: tuple[tuple[int, int], ...]) -> Tensor:
+    def image_sequence(self, tiles: np.ndarray | Tensor, grids: Sequence[tuple[int, int]]) -> Tensor:
         """Tiles of the images of one prompt -> the embeddings at its image positions, in order."""
         return lay_out_images(
             self.image_embeddings(tiles),

@@ -150,7 +150,7 @@ class _ImageJob:
         try:
             tiles = np.concatenate([image.tiles for image in self.images])
             with torch.inference_mode():
-                self.future.set_result(model.image_sequence(tiles, tuple(image.grid for image in self.images)))
+                self.future.set_result(model.image_sequence(tiles, [image.grid for image in self.images]))
         except Exception as error:  # noqa: BLE001 - handed to whoever waits for the view
             self.future.set_exception(error)
 

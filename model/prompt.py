@@ -49,7 +49,7 @@ class Prompt:
     input_ids: np.ndarray
     image_mask: np.ndarray
     tiles: np.ndarray
-    grids: tuple[tuple[int, int], ...]
+    grids: list[tuple[int, int]]
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -172,7 +172,7 @@ class Processor:
             input_ids=np.repeat(marked_ids, repeats),
             image_mask=np.repeat(marks, repeats),
             tiles=np.concatenate([no_tiles, *(image.tiles for image in images)]),
-            grids=tuple(image.grid for image in images),
+            grids=[image.grid for image in images],
         )
 
 

@@ -128,7 +128,7 @@ def test_each_image_has_its_positions_and_tiles_in_order_of_appearance(processor
 def test_more_than_two_images_are_not_tiled(processor: Processor):
     three = [image("wide"), image("tall"), image("odd")]
     prompt = processor.encode([user("<image><image><image>"), ANSWER], three)
-    assert prompt.grids == ((1, 1),) * 3
+    assert prompt.grids == [(1, 1)] * 3
     assert len(prompt.tiles) == 6
 
 
