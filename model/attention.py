@@ -5,6 +5,8 @@ one packed step (`StepLayout`). Shapes: T tokens, D width, H heads, G kv heads, 
 L kv_lora_rank, R rotated width, W cache row width.
 """
 
+from abc import ABC, abstractmethod
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -35,7 +37,7 @@ def make_attention(config: LanguageConfig) -> "Attention":
     return MultiHeadLatentAttention(config) if config.use_mla else MultiHeadAttention(config)
 
 
-class Attention(nn.Module):
+class Attention(nn.Module, ABC):
     """What both kinds share: write this step's rows to the cache, attend span by span, then for all decoding rows."""
 
     o_proj: nn.Linear
@@ -59,17 +61,17 @@ class Attention(nn.Module):
             context_SW = cache.read(span.context_slots_S)
         return self.prefill(queries[span.start : span.end], context_SW)
 
+    @abstractmethod
     def project(self, hidden_TD: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor]:
         """Rotated queries [T, H, q width] and the cache rows [T, W] of the same tokens."""
-        raise NotImplementedError
 
+    @abstractmethod
     def prefill(self, queries_THQ: Tensor, context_SW: Tensor) -> Tensor:
         """The last T of S context tokens attend causally to all of them; returns [T, H * v width]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def decode(self, queries_BHQ: Tensor, context_BSW: Tensor, mask_BS: Tensor | None) -> Tensor:
         """One token of each sequence attends to its own context; returns [B, H * v width]."""
-        raise NotImplementedError
 
 
 class MultiHeadAttention(Attention):

@@ -124,23 +124,21 @@ def pack_step(prefill: Sequence[SequenceStep], decode: Sequence[SequenceStep], d
         spans.append(PrefillSpan(start=row, end=row + step.end - step.start, context_slots_S=context))
         row += step.end - step.start
     steps = [*prefill, *decode]
-    layout = StepLayout(
+    decode_slots_BS, decode_mask_BS = _decode_context(decode)
+    return StepLayout(
         positions_T=torch.cat([torch.arange(step.start, step.end) for step in steps]).to(device),
         prefill=tuple(spans),
         new_slots_T=torch.cat([slots_of(step.pages, step.start, step.end) for step in steps]).to(device),
-        decode_slots_BS=None,
+        decode_slots_BS=decode_slots_BS.to(device) if decode else None,
+        decode_mask_BS=decode_mask_BS.to(device) if decode else None,
     )
-    if not decode:
-        return layout
-    longest = max(step.end for step in decode)
+
+
+def _decode_context(decode: Sequence[SequenceStep]) -> tuple[Tensor, Tensor]:
+    """Slots of each sequence's context, padded to the longest, and which of them are real (CPU)."""
+    longest = max((step.end for step in decode), default=0)
     slots_BS = torch.zeros((len(decode), longest), dtype=torch.int64)
     for index, step in enumerate(decode):
         slots_BS[index, : step.end] = slots_of(step.pages, 0, step.end)
-    mask_BS = torch.arange(longest) < torch.tensor([[step.end] for step in decode])
-    return StepLayout(
-        positions_T=layout.positions_T,
-        prefill=layout.prefill,
-        new_slots_T=layout.new_slots_T,
-        decode_slots_BS=slots_BS.to(device),
-        decode_mask_BS=mask_BS.to(device),
-    )
+    ends_B = torch.tensor([step.end for step in decode], dtype=torch.int64)
+    return slots_BS, torch.arange(longest) < ends_B[:, None]
