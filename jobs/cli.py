@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-EXIT_FAILED, EXIT_USAGE, EXIT_QUARANTINED, EXIT_INTERRUPTED = 1, 2, 3, 130
+from jobs.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
 
 app = typer.Typer(
     name="labelmill",

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from jobs.demo_images import draw_images
+from jobs.exit_codes import EXIT_FAILED
 from jobs.run import exit_code, run_with_progress
 from jobs.summary_table import print_summary
 from pipeline.storage import join_uri, open_store
@@ -56,7 +57,7 @@ def run_demo(*, out: Path, images: Path | None, as_json: bool) -> int:
     print(f'open it: datasets.load_dataset("parquet", data_files="{out}/captions/*.parquet")')
     if as_json:
         print(json.dumps({**summary, "output": str(out.resolve())}, ensure_ascii=False))
-    return 1 if found.num_problems else exit_code(job, summary)
+    return EXIT_FAILED if found.num_problems else exit_code(job, summary)
 
 
 def _make_empty(out: Path) -> None:

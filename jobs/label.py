@@ -4,10 +4,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from jobs.exit_codes import EXIT_DONE, EXIT_FAILED
 from schemas.job import JobSpec, load_job
 from schemas.rows import ImageRow, Label
-
-EXIT_DONE, EXIT_FAILED = 0, 1
 
 
 def label_file(

@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jobs.exit_codes import EXIT_DONE, EXIT_QUARANTINED
 from jobs.progress import ProgressDisplay
 from jobs.summary_table import print_summary
 from schemas.job import JobSpec, load_job
-
-EXIT_DONE, EXIT_QUARANTINED = 0, 3
 
 
 def run_file(path: Path, *, overrides: Sequence[str], limit: int | None, as_json: bool) -> int:

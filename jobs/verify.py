@@ -3,9 +3,8 @@
 import dataclasses
 import json
 
+from jobs.exit_codes import EXIT_DONE, EXIT_FAILED
 from pipeline.verify import Verification, verify
-
-EXIT_DONE, EXIT_FAILED = 0, 1
 
 
 def verify_output(output: str, *, as_json: bool) -> int:

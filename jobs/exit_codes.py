@@ -1,0 +1,10 @@
+"""How a command ended, as its caller's shell sees it."""
+
+EXIT_DONE = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+"""Wrong usage, or problems in the job file."""
+EXIT_QUARANTINED = 3
+"""Done, but more in quarantine than `limits.max_quarantined_fraction`."""
+EXIT_INTERRUPTED = 130
+"""Resumable: the same command goes on."""
