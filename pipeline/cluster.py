@@ -56,7 +56,6 @@ def cluster() -> Iterator[ClusterSize]:
         keep_folder = True
         raise RunFailedError(f"{_root_cause(error)} (Ray's logs: {folder})") from error
     finally:
-        ray.shutdown()
         if not keep_folder:
             shutil.rmtree(folder, ignore_errors=True)
 

@@ -19,7 +19,7 @@ from pipeline.ledger import LABELLED, QUARANTINED, SKIPPED, Commit, Outcome, Run
 from pipeline.storage import open_store
 from schemas.errors import RowError
 from schemas.rows import ImageRow, Label, rows_of
-from schemas.tables import LABEL_TABLES, QUARANTINE_TABLE, carried_name, staged_schema
+from schemas.tables import ALL_TABLES, QUARANTINE_TABLE, carried_name, staged_schema
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,7 @@ class LabelSink:
                 tables[QUARANTINE_TABLE].append((_quarantine_record(row, recipe, error), row.carried))
         outcomes = tuple(outcome for row in rows for outcome in self._outcomes(row))
         name = _name_of(rows, outcomes)
-        for table in (*LABEL_TABLES, QUARANTINE_TABLE):
+        for table in ALL_TABLES:
             if table in tables:
                 self._put_table(table, name, tables[table])
         self._folder.put_commit(shard, name, Commit(files=dict.fromkeys(sorted(tables), name), outcomes=outcomes))

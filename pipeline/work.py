@@ -74,9 +74,10 @@ def resolve(job: JobSpec, *, limit: int | None) -> Work:
     earlier = folder.get_json(RUN_FILE)
     if earlier is None:
         _refuse_foreign_files(output_uri)
-    checkpoints.check(job.checkpoint)
-    processor = Processor.from_checkpoint(job.checkpoint)
-    digest = checkpoint_digest(local_folder(job.checkpoint))
+    checkpoint_folder = local_folder(job.checkpoint)  # once: on S3 each call lists the prefix
+    checkpoints.check(checkpoint_folder)
+    processor = Processor.from_checkpoint(checkpoint_folder)
+    digest = checkpoint_digest(checkpoint_folder)
     recipes = make_recipes(job.recipes, checkpoint_digest=digest)
     columns = _columns(job)
     source = open_source(job.source, columns, without=folder.written_uris)
