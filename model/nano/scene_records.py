@@ -65,7 +65,7 @@ class TextBlock:
     font: str
     em_px: int
     print_size: str
-    """"small": under 6 px high in the global view, legible only in the local tiles; else "large"."""
+    """"small": under 6.5 px high in the global view, legible only in the local tiles; else "large"."""
     ink: Rgb
     plate: Box | None
     """The sign that it stands on; None for a page, whose text stands on the ground itself."""

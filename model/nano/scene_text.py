@@ -21,16 +21,17 @@ GRIDS = [(w, h) for w in range(1, MAX_TILES + 1) for h in range(1, MAX_TILES + 1
 FONTS_FOLDER = Path(__file__).parent / "fonts"
 FONTS = ("DejaVuSans", "DejaVuSansMono", "DejaVuSerif")
 
-SMALL_PRINT_GLOBAL_PX = 5.9
-"""A letter with its ascender and descender is an em high: below this, nothing of it can be told in the global view."""
-SMALL_PRINT_LOCAL_PX = (14.0, 24.0)
-LARGE_PRINT_LOCAL_PX = (18.0, 28.0)
+SMALL_PRINT_GLOBAL_PX = 6.5
+"""A letter with its ascender and descender is an em high: below this, an x is 3.5 px high in the global view."""
+SMALL_PRINT_LOCAL_PX = (18.0, 24.0)
+LARGE_PRINT_LOCAL_PX = (20.0, 30.0)
 LARGE_PRINT_GLOBAL_PX = (8.0, 11.0)
 
 ASCENT_EM, DESCENT_EM = 0.80, 0.26
 MAX_CHAR_EM = 0.66
 """Digits of the widest font take 0.64 em; the short words take less on average."""
 MIN_CHARS, MAX_CHARS = 4, 18
+NUMBER_SHARE = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +108,7 @@ def _fits(text: str, style: Print, room_px: int) -> bool:
 
 
 def _word_or_number(rng: random.Random) -> str:
-    return _number(rng) if rng.random() < 0.3 else rng.choice(WORDS)
+    return _number(rng) if rng.random() < NUMBER_SHARE else rng.choice(WORDS)
 
 
 def _number(rng: random.Random) -> str:

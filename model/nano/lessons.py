@@ -1,0 +1,82 @@
+"""A scene -> question-and-answer turns about it, in exactly the words of the built-in recipes.
+
+The prompts stand in `pipeline/recipes/` as well, which this package may not import; a contract test holds them equal.
+"""
+
+import random
+from dataclasses import dataclass
+from typing import Any
+
+from model.nano.scene_language import referring_phrases
+from model.nano.scene_records import Box, Scene
+from model.nano.scenes import ask
+from model.nano.vocabulary import MAX_COORDINATE
+
+CAPTION_PROMPT = "Describe the image in detail."
+CAPTION_HINT = " Where it helps, quote the text that can be read in it:\n"
+OCR_PROMPT = "Read all the text in the image, line by line."
+
+Part = str | dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """`prompt` is the user's content after the image; `answer` is template text, so that it may hold control tokens."""
+
+    task: str
+    prompt: tuple[Part, ...]
+    answer: str
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        content: list[Part] = [{"type": "image"}, "\n", *self.prompt]
+        return [{"role": "user", "content": content}, {"role": "assistant", "content": self.answer}]
+
+
+def make_turns(scene: Scene, *, num_questions: int, num_phrases: int) -> list[Turn]:
+    """A caption, a transcription, and up to so many questions and phrases, the same for a scene every time."""
+    rng = random.Random(scene.seed)
+    turns = [caption_turn(scene, with_hint=bool(scene.text) and rng.random() < 0.2), ocr_turn(scene)]
+    questions = dict.fromkeys((*scene.questions, *ask(rng, scene.objects, scene.layout)))
+    turns += [qa_turn(one.question, one.answer) for one in list(questions)[:num_questions]]
+    return turns + [grounding_turn(scene, *one) for one in choose_phrases(rng, scene, num_phrases)]
+
+
+def caption_turn(scene: Scene, *, with_hint: bool) -> Turn:
+    hint: tuple[Part, ...] = (CAPTION_HINT, _data(scene.text)) if with_hint else ()
+    return Turn(task="caption", prompt=(CAPTION_PROMPT, *hint), answer=scene.caption)
+
+
+def ocr_turn(scene: Scene) -> Turn:
+    return Turn(task="ocr", prompt=(OCR_PROMPT,), answer=scene.text)
+
+
+def qa_turn(question: str, answer: str) -> Turn:
+    return Turn(task="qa", prompt=(_data(question),), answer=answer)
+
+
+def grounding_turn(scene: Scene, phrase: str, boxes: list[Box]) -> Turn:
+    listed = ", ".join(str(list(_coordinates(box, *scene.image.size))) for box in boxes)
+    answer = f"<|ref|>{phrase}<|/ref|><|det|>[{listed}]<|/det|>"
+    return Turn(task="grounding", prompt=("<|ref|>", _data(phrase), "<|/ref|>."), answer=answer)
+
+
+def choose_phrases(rng: random.Random, scene: Scene, count: int) -> list[tuple[str, list[Box]]]:
+    """Mostly phrases that fit one thing; every third at most fits none or several."""
+    phrases = referring_phrases(scene)
+    single = [one for one in phrases if len(one[1]) == 1]
+    others = [one for one in phrases if len(one[1]) != 1]
+    rng.shuffle(single)
+    rng.shuffle(others)
+    num_others = min(len(others), max(count // 3, count - len(single)))
+    return [*single[: count - num_others], *others[:num_others]]
+
+
+def _coordinates(box: Box, width: int, height: int) -> tuple[int, ...]:
+    """In thousandths of the sides, by tens."""
+    sides = (width, height, width, height)
+    return tuple(min(MAX_COORDINATE, round(100 * value / side) * 10) for value, side in zip(box, sides, strict=True))
+
+
+def _data(text: str) -> dict[str, str]:
+    return {"type": "text", "text": text}

@@ -1,0 +1,96 @@
+"""Gradients of a bfloat16 model -> steps of its float32 master weights: Muon for matrices, AdamW for the rest.
+
+Knows nothing of what is trained.
+"""
+
+import itertools
+from collections.abc import Iterable
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+MUON_LR, ADAMW_LR = 5e-3, 2e-3
+MUON_WEIGHT_DECAY = 0.05
+MAX_GRAD_NORM = 1.0
+_NOT_BY_MUON = ("embed_tokens", "lm_head", "pos_embed", "patch_embed", "mlp.gate.", "linear.")
+"""Matrices whose rows are looked up, or that read pixels or choose experts: AdamW's, as in the authors' advice."""
+
+
+class MasterOptimizer:
+    """Steps float32 copies of the parameters and writes them back rounded: what is trained is what will be saved.
+
+    A stack of experts is stepped expert by expert, as Muon orthogonalises one matrix at a time.
+    """
+
+    def __init__(self, named_parameters: Iterable[tuple[str, nn.Parameter]], *, lr_scales: dict[str, float]) -> None:
+        """Args:
+        lr_scales: by prefix of the parameter's name, the share of the learning rate it gets; 1 where none fits.
+        """
+        self._parameters: list[nn.Parameter] = []
+        self._masters: list[list[Tensor]] = []
+        groups: dict[tuple[str, float], list[Tensor]] = {}
+        for name, parameter in named_parameters:
+            is_matrix = parameter.dim() >= 2 and not any(part in name for part in _NOT_BY_MUON)
+            scale = next((value for prefix, value in lr_scales.items() if name.startswith(prefix)), 1.0)
+            value = parameter.detach().float().clone()
+            masters = [one.clone() for one in value] if is_matrix and value.dim() == 3 else [value]
+            self._parameters.append(parameter)
+            self._masters.append(masters)
+            groups.setdefault(("muon" if is_matrix else "adamw", scale), []).extend(masters)
+        self.muon = torch.optim.Muon(
+            _groups(groups, "muon", MUON_LR),
+            weight_decay=MUON_WEIGHT_DECAY,
+            adjust_lr_fn="match_rms_adamw",
+        )
+        self.adamw = torch.optim.AdamW(_groups(groups, "adamw", ADAMW_LR), betas=(0.9, 0.98), weight_decay=0.0)
+
+    def step(self, rate: float) -> float:
+        """One step at `rate` times each group's learning rate, with gradients averaged over the ranks and clipped
+        together; returns their norm. Gradients are used up."""
+        gradients = [
+            torch.zeros_like(one) if one.grad is None else one.grad for one in self._parameters
+        ]
+        flat = torch.cat([gradient.flatten().float() for gradient in gradients])
+        if dist.is_initialized():
+            dist.all_reduce(flat)
+            flat /= dist.get_world_size()
+        norm = float(flat.norm())
+        flat *= min(1.0, MAX_GRAD_NORM / (norm + 1e-6))
+        pieces = flat.split([parameter.numel() for parameter in self._parameters])
+        for parameter, masters, piece in zip(self._parameters, self._masters, pieces, strict=True):
+            shaped = piece.view_as(parameter)
+            for master, gradient in zip(masters, shaped if len(masters) > 1 else [shaped], strict=True):
+                master.grad = gradient
+            parameter.grad = None
+        for optimizer in (self.muon, self.adamw):
+            for group in optimizer.param_groups:
+                group["lr"] = rate * group["full_lr"]
+            optimizer.step()
+        self._write_back()
+        return norm
+
+    def _write_back(self) -> None:
+        with torch.no_grad():
+            for parameter, masters in zip(self._parameters, self._masters, strict=True):
+                parameter.copy_(torch.stack(masters) if len(masters) > 1 else masters[0])
+
+    def state_dict(self) -> dict[str, object]:
+        masters = list(itertools.chain(*self._masters))
+        return {"masters": masters, "muon": self.muon.state_dict(), "adamw": self.adamw.state_dict()}
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        with torch.no_grad():
+            for master, saved in zip(itertools.chain(*self._masters), state["masters"], strict=True):  # type: ignore[call-overload]
+                master.copy_(saved)
+        self.muon.load_state_dict(state["muon"])  # type: ignore[arg-type]
+        self.adamw.load_state_dict(state["adamw"])  # type: ignore[arg-type]
+        self._write_back()
+
+
+def _groups(groups: dict[tuple[str, float], list[Tensor]], kind: str, full_lr: float) -> list[dict[str, object]]:
+    return [
+        {"params": masters, "full_lr": full_lr * scale, "lr": full_lr * scale}
+        for (name, scale), masters in groups.items()
+        if name == kind
+    ]

@@ -1,0 +1,124 @@
+"""Stages 2 and 3: the whole model learns to answer, from captions, transcriptions, questions and boxes together.
+
+Shapes: A supervised positions, V vocabulary, C coordinates, E experts.
+"""
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from model.deepseek_vl2 import DeepseekVL2
+from model.moe import Router
+from model.nano.dense_head import DenseHead, as_tensors
+from model.nano.dense_targets import dense_targets
+from model.nano.lessons import make_turns
+from model.nano.packing import TASKS, Packed, Packer
+from model.nano.scenes import WORLD, World, render_scene
+from model.nano.training_forward import decode, embed
+from model.prompt import Processor
+from model.tiling import tile_image
+
+QUESTIONS_PER_SCENE, PHRASES_PER_SCENE = 6, 5
+COORDINATE_WEIGHT = 2.0
+DENSE_WEIGHT = 0.3
+ALIGNMENT_SHARE = 12
+"""One part in so many of the stage is alignment: a decoder that knows nothing yet does not move the tower."""
+BIAS_RATE = 2e-3
+"""Step of the routers' bias towards experts with less than the mean load (arXiv 2412.19437, section 2.1.2)."""
+
+
+class JointStage:
+    name = "joint"
+
+    def __init__(self, model: DeepseekVL2, head: DenseHead, processor: Processor, *, num_steps: int) -> None:
+        self.model, self.head, self.num_steps = model, head, num_steps
+        self.packer = Packer(processor)
+        self.routers = [module for module in model.modules() if isinstance(module, Router)]
+        self._loads: list[Tensor] = []
+        for router in self.routers:
+            router.e_score_correction_bias.requires_grad_(False)
+            router.register_forward_hook(lambda _module, _inputs, output: self._loads.append(output[0]))
+
+    def modules(self) -> dict[str, nn.Module]:
+        return {"model": self.model, "head": self.head}
+
+    def world(self, step: int) -> World:
+        """A sixth of the stage in an easier world."""
+        return World(max_objects=2, max_lines=3) if step < self.num_steps / 6 else WORLD
+
+    def coordinate_sigma(self, step: int) -> float:
+        """Of the soft targets, in coordinates of ten thousandths: from 4 down to 0.6 at half of the stage."""
+        return max(0.6, 4.0 * (0.6 / 4.0) ** (2 * step / self.num_steps))
+
+    def loss(self, seeds: list[int], step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        config, device = self.model.config, self.model.device
+        world = self.world(step)
+        scenes = [render_scene(seed, world) for seed in seeds]
+        images = [tile_image(scene.image, config.candidate_resolutions) for scene in scenes]
+        lessons = [
+            make_turns(scene, num_questions=QUESTIONS_PER_SCENE, num_phrases=PHRASES_PER_SCENE) for scene in scenes
+        ]
+        packed = self.packer.pack(images, lessons)
+        dense = [
+            dense_targets(scene, image.grid, tile_px=config.vision.image_size, patch_px=config.vision.patch_size)
+            for scene, image in zip(scenes, images, strict=True)
+        ]
+        tiles = torch.cat([torch.from_numpy(image.tiles) for image in images]).to(device)
+        self._loads.clear()
+        features = self.model.vision(tiles)
+        if step < self.num_steps / ALIGNMENT_SHARE:
+            features = features.detach()
+        hidden_TD = decode(self.model, embed(self.model, packed, features, [one.grid for one in images]), packed)
+        logits_AV = self.model.language.logits(hidden_TD[packed.rows_A.to(device)])
+        loss, counts = answer_loss(logits_AV, packed, self.packer.coordinate_ids, self.coordinate_sigma(step))
+        wanted = {name: tensor.to(device) for name, tensor in as_tensors(dense).items()}
+        dense_loss, dense_counts = self.head(features, wanted)
+        counts |= {f"dense_{name}": pair for name, pair in dense_counts.items()}
+        return loss + DENSE_WEIGHT * dense_loss, counts
+
+    def after_step(self) -> dict[str, Tensor]:
+        """Moves the routers' biases against the loads of the step that was; returns the least and most used expert's
+        share of the mean load."""
+        shares = []
+        for router, ids_TK in zip(self.routers, self._loads, strict=True):
+            load_E = torch.bincount(ids_TK.flatten(), minlength=router.config.n_routed_experts or 0).float()
+            if dist.is_initialized():
+                dist.all_reduce(load_E)
+            with torch.no_grad():
+                router.e_score_correction_bias += BIAS_RATE * torch.sign(load_E.mean() - load_E)
+            shares.append(load_E / load_E.mean())
+        share_LE = torch.stack(shares)
+        one = torch.ones(())
+        return {"load_min": torch.stack([share_LE.min(), one]), "load_max": torch.stack([share_LE.max(), one])}
+
+
+def answer_loss(
+    logits_AV: Tensor, packed: Packed, coordinate_ids: list[int], sigma: float
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Cross-entropy of the answers; a coordinate's target is a Gaussian over all coordinates, so that near is better
+    than far. Also per task (tokens right, tokens), and of coordinates the sum of their errors in place of the right."""
+    device = logits_AV.device
+    targets_A, coordinates_A = packed.targets_A.to(device), packed.coordinates_A.to(device)
+    is_coordinate_A = coordinates_A >= 0
+    losses_A = F.cross_entropy(logits_AV, targets_A, reduction="none")
+    ids_C = torch.tensor(coordinate_ids, device=device)
+    distance_XC = torch.arange(len(ids_C), device=device)[None] - coordinates_A[is_coordinate_A][:, None]
+    soft_XC = torch.softmax(-0.5 * (distance_XC / sigma) ** 2, dim=-1)
+    coordinate_logits_XV = logits_AV[is_coordinate_A]
+    log_XC = coordinate_logits_XV.log_softmax(dim=-1)[:, ids_C]
+    losses_A = losses_A.masked_scatter(is_coordinate_A, -(soft_XC * log_XC).sum(-1))
+    weights_A = torch.where(is_coordinate_A, COORDINATE_WEIGHT, 1.0)
+    loss = (losses_A * weights_A).sum() / weights_A.sum()
+    with torch.no_grad():
+        right_A = logits_AV.argmax(-1) == targets_A
+        tasks_A = packed.tasks_A.to(device)
+        counts = {}
+        for index, task in enumerate(TASKS):
+            judged_A = (tasks_A == index) & ~is_coordinate_A
+            counts[task] = torch.stack([(right_A & judged_A).sum(), judged_A.sum()]).float()
+        guessed_X = coordinate_logits_XV[:, ids_C].argmax(-1)
+        errors_X = (guessed_X - coordinates_A[is_coordinate_A]).abs().float()
+        counts["coordinate_error"] = torch.stack([errors_X.sum(), torch.tensor(float(len(errors_X)))])
+        counts["coordinate_near"] = torch.stack([(errors_X <= 3).sum(), torch.tensor(len(errors_X))]).float()
+    return loss, counts

@@ -1,0 +1,181 @@
+"""Trains nano from nothing: `python -m model.nano.train --work DIR` (or `make nano`), on a CPU or a GPU.
+
+Two stages, each with its own schedule: the vision encoder learns to see from dense targets, then the whole model
+learns to answer. On a CPU every core is one rank with the same weights and scenes of its own; on a GPU there is one
+rank. What is learned is saved to DIR as it goes: a run that was stopped goes on from there.
+"""
+
+import argparse
+import json
+import math
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from model.checkpoint_files import NANO_FOLDER
+from model.deepseek_vl2 import DeepseekVL2
+from model.nano.architecture import as_trained, random_model, save_weights, write_architecture
+from model.nano.dense_head import DenseHead
+from model.nano.optimizer import MasterOptimizer
+from model.nano.scenes import scene_seed
+from model.nano.stage_dense import DenseStage
+from model.nano.stage_joint import JointStage
+from model.nano.training_forward import plain_attention
+from model.prompt import Processor
+
+INITIAL_SEED = 0
+WARMUP_STEPS, LAST_RATE = 100, 0.03
+LOG_EVERY, SAVE_EVERY = 50, 250
+STATE_FILE, CURVE_FILE, CHECKPOINT_FOLDER = "state.pt", "curve.jsonl", "checkpoint"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What one run trains; the defaults are those of the checkpoint that is shipped."""
+
+    dense_steps: int = 6000
+    joint_steps: int = 4400
+    images_per_step: int = 24
+
+    def num_steps(self, stage: str) -> int:
+        return self.dense_steps if stage == "dense" else self.joint_steps
+
+
+STAGES = {"dense": 1, "joint": 2}
+"""In their order; the number is the seed of the stage's scenes."""
+
+LR_SCALES = {"dense": {}, "joint": {"model.vision": 0.25, "head": 0.25}}
+
+
+def rate(step: int, num_steps: int) -> float:
+    """Linear warm-up, then half a cosine down to LAST_RATE."""
+    cosine = 0.5 * (1 + math.cos(math.pi * step / num_steps))
+    return min(1.0, (step + 1) / WARMUP_STEPS) * (LAST_RATE + (1 - LAST_RATE) * cosine)
+
+
+def train(rank: int, num_ranks: int, work: Path, plan: Plan, device: str, meeting: str) -> None:
+    """One rank's whole run; rank 0 writes the files."""
+    torch.set_num_threads(1 if num_ranks > 1 else torch.get_num_threads())
+    if num_ranks > 1:
+        dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=num_ranks)
+    trainer = Trainer(work, plan, torch.device(device), rank=rank, num_ranks=num_ranks)
+    trainer.run()
+    if num_ranks > 1:
+        dist.destroy_process_group()
+
+
+class Trainer:
+    def __init__(self, work: Path, plan: Plan, device: torch.device, *, rank: int, num_ranks: int) -> None:
+        self.plan, self.rank, self.num_ranks = plan, rank, num_ranks
+        self.folder, self.state_path = work / CHECKPOINT_FOLDER, work / STATE_FILE
+        self.curve_path = work / CURVE_FILE
+        self.model = as_trained(random_model(self.folder, INITIAL_SEED).to(device), torch.bfloat16)
+        self.head = DenseHead(self.model.config.vision.width).to(device, torch.bfloat16)
+
+    def run(self) -> None:
+        state = torch.load(self.state_path, map_location="cpu") if self.state_path.exists() else None
+        if state:
+            self.model.load_state_dict(state["model"])
+            self.head.load_state_dict(state["head"])
+        done = list(STAGES).index(state["stage"]) if state else 0
+        for stage in list(STAGES)[done:]:
+            self._run_stage(stage, state if state and state["stage"] == stage else None)
+        if self.rank == 0:
+            save_weights(self.model, self.folder)
+
+    def _run_stage(self, name: str, state: dict[str, object] | None) -> None:
+        num_steps = self.plan.num_steps(name)
+        stage = self._stage(name, num_steps)
+        parameters = [
+            (f"{part}.{parameter_name}", parameter)
+            for part, module in stage.modules().items()
+            for parameter_name, parameter in module.named_parameters()
+            if parameter.requires_grad
+        ]
+        optimizer = MasterOptimizer(parameters, lr_scales=LR_SCALES[name])
+        first = 0
+        if state:
+            first = int(state["step"])  # type: ignore[call-overload]
+            if first < num_steps:
+                optimizer.load_state_dict(state["optimizer"])  # type: ignore[arg-type]
+        sums: dict[str, Tensor] = {}
+        began = time.monotonic()
+        for step in range(first, num_steps):
+            with plain_attention():
+                loss, counts = stage.loss(list(self._seeds(name, step)), step)
+                loss.backward()  # type: ignore[no-untyped-call]
+            norm = optimizer.step(rate(step, num_steps))
+            counts |= stage.after_step() | {"loss": torch.stack([loss.detach().cpu(), torch.ones(())])}
+            counts["norm"] = torch.tensor([norm, 1.0])
+            for key, pair in counts.items():
+                sums[key] = sums.get(key, torch.zeros(2)) + pair.cpu()
+            if (step + 1) % LOG_EVERY == 0 or step + 1 == num_steps:
+                self._log(name, step + 1, time.monotonic() - began, sums)
+                sums = {}
+            if (step + 1) % SAVE_EVERY == 0 or step + 1 == num_steps:
+                self._save(name, step + 1, optimizer)
+
+    def _stage(self, name: str, num_steps: int) -> DenseStage | JointStage:
+        if name == "dense":
+            return DenseStage(self.model, self.head)
+        return JointStage(self.model, self.head, Processor.from_checkpoint(self.folder), num_steps=num_steps)
+
+    def _seeds(self, stage: str, step: int) -> Iterator[int]:
+        """No scene twice, and the same ones however many ranks share them."""
+        for index in range(self.rank, self.plan.images_per_step, self.num_ranks):
+            yield scene_seed(STAGES[stage], step * self.plan.images_per_step + index)
+
+    def _log(self, stage: str, step: int, seconds: float, sums: dict[str, Tensor]) -> None:
+        if self.rank == 0:
+            means = {key: round(float(pair[0] / pair[1].clamp(min=1)), 4) for key, pair in sums.items()}
+            line = json.dumps({"stage": stage, "step": step, "seconds": round(seconds), **means})
+            with open(self.curve_path, "a", encoding="utf-8") as curve:
+                curve.write(line + "\n")
+            print(line, flush=True)
+
+    def _save(self, stage: str, step: int, optimizer: MasterOptimizer) -> None:
+        if self.rank == 0:
+            state = {
+                "stage": stage,
+                "step": step,
+                "model": self.model.state_dict(),
+                "head": self.head.state_dict(),
+                "optimizer": optimizer.state_dict(),
+            }
+            half_written = self.state_path.with_suffix(".writing")
+            torch.save(state, half_written)
+            os.replace(half_written, self.state_path)
+            save_weights(self.model, self.folder)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m model.nano.train", description="Trains nano from nothing.")
+    parser.add_argument("--work", type=Path, required=True, help="folder for what is learned; a stopped run goes on")
+    parser.add_argument("--dense-steps", type=int, default=Plan.dense_steps)
+    parser.add_argument("--joint-steps", type=int, default=Plan.joint_steps)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    options = parser.parse_args(arguments)
+    plan = Plan(dense_steps=options.dense_steps, joint_steps=options.joint_steps)
+    write_architecture(options.work / CHECKPOINT_FOLDER)
+    num_ranks = 1 if options.device != "cpu" else min(plan.images_per_step, os.cpu_count() or 1)
+    # oneDNN builds a kernel per shape, and every batch has shapes of its own: with room for all of them they are
+    # built once.
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "30000")
+    with tempfile.TemporaryDirectory() as folder:
+        job = (num_ranks, options.work, plan, options.device, str(Path(folder) / "meeting"))
+        if num_ranks == 1:
+            train(0, *job)
+        else:
+            torch.multiprocessing.spawn(train, args=job, nprocs=num_ranks)
+    print(f"trained: {options.work / CHECKPOINT_FOLDER}; ship it by copying it to {NANO_FOLDER}")
+
+
+if __name__ == "__main__":
+    main()

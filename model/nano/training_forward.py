@@ -1,0 +1,69 @@
+"""The forward pass of training: the model's own modules over a packed batch whose attention follows given masks.
+
+The engine's pass serves requests and their caches; this one serves gradients. A test holds them equal. Shapes: T
+tokens of the batch, S tokens of one sequence, D width, H heads.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from model.attention import MultiHeadLatentAttention
+from model.deepseek_vl2 import DeepseekVL2
+from model.image_tokens import lay_out_images
+from model.nano.packing import Packed
+from model.rope import Rotation
+
+
+def plain_attention() -> "sdpa_kernel":
+    """On a CPU attention as products and a softmax is twice as fast to train in bfloat16 as the fused kernel."""
+    torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)
+    return sdpa_kernel(SDPBackend.MATH)  # type: ignore[no-any-return]
+
+
+def embed(model: DeepseekVL2, packed: Packed, features_NPC: Tensor, grids: Sequence[tuple[int, int]]) -> Tensor:
+    """[T, D]: token embeddings with the images' at their places; features are the tower's, of all tiles in order."""
+    images_XD = lay_out_images(
+        model.projector(features_NPC),
+        grids,
+        newline_D=model.image_newline,
+        separator_D=model.view_separator,
+        global_view_first=model.config.global_view_first,
+    )
+    embeds_TD = model.language.embed_tokens(packed.ids_T.to(model.device))
+    return embeds_TD.masked_scatter(packed.image_mask_T.to(model.device)[:, None], images_XD)
+
+
+def decode(model: DeepseekVL2, embeds_TD: Tensor, packed: Packed) -> Tensor:
+    """Hidden states [T, D] after the final norm."""
+    language = model.language
+    rotation = language.rope(packed.positions_T.to(model.device))
+    unseen = [torch.zeros(mask.shape, dtype=embeds_TD.dtype).masked_fill(~mask, -torch.inf) for mask in packed.masks]
+    masks = [mask.to(model.device) for mask in unseen]
+    hidden_TD = embeds_TD
+    for layer in language.layers:
+        attention = layer.self_attn
+        assert isinstance(attention, MultiHeadLatentAttention)
+        hidden_TD = hidden_TD + _attend(attention, layer.input_layernorm(hidden_TD), rotation, masks)
+        hidden_TD = hidden_TD + layer.mlp(layer.post_attention_layernorm(hidden_TD))
+    return language.norm(hidden_TD)
+
+
+def _attend(attention: MultiHeadLatentAttention, x_TD: Tensor, rotation: Rotation, masks: list[Tensor]) -> Tensor:
+    queries_THQ, rows_TW = attention.project(x_TD, rotation)
+    latent_TL, key_TR = rows_TW.split([attention.kv_lora_rank, attention.rope_dim], dim=-1)
+    kv = attention.kv_b_proj(latent_TL).unflatten(-1, (attention.num_heads, -1))
+    k_nope, v_THV = kv.split([attention.nope_dim, attention.v_dim], dim=-1)
+    k_THQ = torch.cat([k_nope, key_TR[:, None].expand(-1, attention.num_heads, -1)], dim=-1)
+    lengths = [len(mask) for mask in masks]
+    outputs = []
+    for mask, *parts in zip(
+        masks, queries_THQ.split(lengths), k_THQ.split(lengths), v_THV.split(lengths), strict=True
+    ):
+        q, k, v = (part.transpose(0, 1) for part in parts)
+        # Every token sees itself, so no row is empty, and the guards of the library's own softmax are not needed.
+        weights_HSS = torch.baddbmm(mask, q, k.transpose(1, 2), alpha=attention.scale).softmax(dim=-1)
+        outputs.append((weights_HSS @ v).transpose(0, 1))
+    return attention.o_proj(torch.cat(outputs).flatten(1))
