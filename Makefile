@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench lock clean
+.PHONY: help setup demo test check bench nano lock clean
 
 help: ## Show what each target does
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -35,6 +35,9 @@ check: setup ## Lint, check types and hold the import arrows
 
 bench: setup ## Measure images/s and tokens/s of the engine on this machine
 	@$(BIN)/python -m model.bench
+
+nano: setup ## Train the built-in checkpoint anew, into build/nano (hours on 2 cores; a stopped run goes on)
+	@$(BIN)/python -m model.nano.train --work build/nano
 
 lock: ## Resolve constraints.txt anew from pyproject.toml (torch, pillow and ray stay as pinned here)
 	@rm -rf $(VENV)-lock && $(PYTHON) -m venv $(VENV)-lock

@@ -14,10 +14,16 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-from jobs.demo_images import draw_images
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from jobs.demo_images import draw_scenes, write_broken_files
+from jobs.demo_sheet import draw_sheet
+from jobs.demo_truth import judge, queries_of, questions_of, true_lines
 from jobs.exit_codes import EXIT_FAILED
 from jobs.run import exit_code, run_with_progress
 from jobs.summary_table import print_summary
+from model.nano.scenes import Scene
 from pipeline.storage import join_uri, open_store
 from pipeline.verify import verify
 from schemas.job import load_job
@@ -26,26 +32,41 @@ BUCKET = "labelmill-demo"
 MARKER = ".labelmill-demo"
 STARTUP_TIMEOUT_S = 60
 
-JOB = f"""
+SCENES_FILE, SHEET_FILE = "scenes.parquet", "labels.png"
+
+_SCENES_JOB = f"""
+name: demo
+source: s3://{BUCKET}/images/{SCENES_FILE}
+checkpoint: nano
+recipes:
+  - {{name: ocr, max_new_tokens: 128}}
+  - {{name: caption, hints: [ocr], max_new_tokens: 64}}
+  - {{name: grounding, queries_from: queries, max_new_tokens: 96}}
+  - {{name: qa, questions_from: questions, max_new_tokens: 32}}
+output: s3://{BUCKET}/labels
+limits: {{max_quarantined_fraction: 0.5}}   # four of the files are broken on purpose
+"""
+
+_OWN_IMAGES_JOB = f"""
 name: demo
 source: s3://{BUCKET}/images/
 checkpoint: nano
 recipes:
-  - {{name: ocr, max_new_tokens: 64}}
+  - {{name: ocr, max_new_tokens: 128}}
   - {{name: caption, hints: [ocr], max_new_tokens: 64}}
-  - {{name: grounding, queries: ["the red circle", "the sign"], max_new_tokens: 48}}
+  - {{name: grounding, queries: ["the red circle", "the sign"], max_new_tokens: 96}}
   - {{name: qa, questions: ["How many shapes are there?", "What does the sign say?"], max_new_tokens: 32}}
 output: s3://{BUCKET}/labels
-limits: {{max_quarantined_fraction: 0.5}}   # four of the files are broken on purpose
+limits: {{max_quarantined_fraction: 0.5}}
 """
 
 
 def run_demo(*, out: Path, images: Path | None, as_json: bool) -> int:
     """Returns the exit code. `out` is replaced if an earlier demo made it, and refused if anything else is there."""
-    job = load_job(JOB)
+    job = load_job(_SCENES_JOB if images is None else _OWN_IMAGES_JOB)
     _make_empty(out)
     with tempfile.TemporaryDirectory(prefix="labelmill-images-") as temp, _s3_server():
-        folder = _inputs(images, Path(temp))
+        folder, scenes = _inputs(images, Path(temp))
         num_files = _upload(folder, f"s3://{BUCKET}/images")
         print(f"{num_files} files put into s3://{BUCKET}/images on this machine")
         summary = run_with_progress(job)
@@ -53,11 +74,25 @@ def run_demo(*, out: Path, images: Path | None, as_json: bool) -> int:
         _download(job.output, out)
     print_summary({**summary, "output": str(out.resolve())})
     print(f"verified: {found.num_images} images, {found.num_problems} problems")
-    print("note: nano's weights are seeded random until it is trained, so these labels are gibberish")
+    if scenes:
+        _print_truth(out, scenes)
+    else:
+        print(
+            "note: nano knows drawn shapes and printed words; of photographs it says what it knows, not what is there"
+        )
     print(f'open it: datasets.load_dataset("parquet", data_files="{out}/captions/*.parquet")')
     if as_json:
         print(json.dumps({**summary, "output": str(out.resolve())}, ensure_ascii=False))
     return EXIT_FAILED if found.num_problems else exit_code(job, summary)
+
+
+def _print_truth(out: Path, scenes: dict[str, Scene]) -> None:
+    judged = judge(out, scenes)
+    print("true labels, of scenes that nano was not trained on:")
+    for line in true_lines(judged):
+        print(f"  {line}")
+    draw_sheet(out / SHEET_FILE, scenes, judged)
+    print(f"look at them: {out / SHEET_FILE}")
 
 
 def _make_empty(out: Path) -> None:
@@ -69,13 +104,29 @@ def _make_empty(out: Path) -> None:
     (out / MARKER).touch()
 
 
-def _inputs(images: Path | None, temp: Path) -> Path:
+def _inputs(images: Path | None, temp: Path) -> tuple[Path, dict[str, Scene]]:
+    """The folder to label, and what its pictures show where that is known."""
     if images is None:
-        draw_images(temp)
-        return temp
+        scenes = draw_scenes(temp)
+        broken = write_broken_files(temp / "broken")
+        _write_table(temp / SCENES_FILE, temp, scenes, broken)
+        return temp, scenes
     if not images.is_dir():
         raise ValueError(f"--images {images} is not a folder")
-    return images
+    return images, {}
+
+
+def _write_table(path: Path, folder: Path, scenes: dict[str, Scene], broken: list[Path]) -> None:
+    """One row a file: its place beside the table, and what is asked about it."""
+    rows = [
+        {"image": name, "questions": questions_of(scene), "queries": queries_of(scene)}
+        for name, scene in scenes.items()
+    ]
+    rows += [
+        {"image": file.relative_to(folder).as_posix(), "questions": ["What is this?"], "queries": ["the sign"]}
+        for file in broken
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), path)
 
 
 def _upload(folder: Path, uri: str) -> int:

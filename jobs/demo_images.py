@@ -1,49 +1,37 @@
-"""A folder -> the demo's inputs: drawn pictures in many formats and modes, and files that are broken on purpose."""
+"""A folder -> the demo's inputs: unseen scenes in many formats and modes, and files that are broken on purpose."""
 
-import random
 import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
+
+from model.nano.scenes import Scene, World, render_scene, scene_seed
 
 NUM_PICTURES = 24
-_COLORS = ("crimson", "royalblue", "seagreen", "orange", "purple", "teal", "goldenrod", "black")
-_WORDS = ("OPEN", "Platform 3", "EXIT", "No parking", "Bakery", "42", "Museum", "Hello, world")
-_SIZES = ((320, 240), (640, 200), (200, 640), (400, 400), (900, 300), (150, 90))
+DEMO_SEED = 4000
+"""Training draws from seeds 1 and 2, so the model has seen none of these."""
+
+TEXT_ONLY = World(page_share=1.0)
+"""For formats without colour, which is all that tells two shapes apart."""
 
 Save = Callable[[Image.Image, Path], None]
 
 
-def draw_images(folder: Path) -> list[Path]:
-    """Writes the pictures and the broken files; the same every time."""
+def draw_scenes(folder: Path) -> dict[str, Scene]:
+    """Writes the pictures, the same every time; returns what is in them, by file name."""
     folder.mkdir(parents=True, exist_ok=True)
     formats = list(_FORMATS.items())
-    paths = []
+    scenes = {}
     for index in range(NUM_PICTURES):
         name, (suffix, save) = formats[index % len(formats)]
+        world = TEXT_ONLY if name.startswith("grey") else World()
+        scene = render_scene(scene_seed(DEMO_SEED, index), world)
         path = folder / f"{index:02d}-{name}{suffix}"
-        save(_picture(index), path)
-        paths.append(path)
-    return paths + _broken_files(folder / "broken")
-
-
-def _picture(seed: int) -> Image.Image:
-    """A few coloured shapes and a word on a light ground."""
-    rng = random.Random(seed)
-    width, height = _SIZES[seed % len(_SIZES)]
-    image = Image.new("RGB", (width, height), (245, 243, 238))
-    draw = ImageDraw.Draw(image)
-    side = min(width, height)
-    for color in rng.sample(_COLORS, k=rng.randint(1, 3)):
-        size = rng.uniform(0.2, 0.45) * side
-        x, y = rng.uniform(0, width - size), rng.uniform(0, height - size)
-        shape = rng.choice((draw.ellipse, draw.rectangle, draw.rounded_rectangle))
-        shape((x, y, x + size, y + size), fill=color)
-    font = ImageFont.load_default(size=max(12, side // 8))
-    draw.text((side * 0.06, height - side * 0.2), rng.choice(_WORDS), fill="black", font=font)
-    return image
+        save(scene.image, path)
+        scenes[path.name] = scene
+    return scenes
 
 
 def _save_rotated(image: Image.Image, path: Path) -> None:
@@ -53,8 +41,9 @@ def _save_rotated(image: Image.Image, path: Path) -> None:
 
 
 def _save_transparent(image: Image.Image, path: Path) -> None:
-    image.putalpha(image.convert("L").point(lambda level: 255 if level < 240 else 0))
-    image.save(path)
+    copy = image.copy()
+    copy.putalpha(image.convert("L").point(lambda level: 255 if level < 240 else 0))
+    copy.save(path)
 
 
 _FORMATS: dict[str, tuple[str, Save]] = {
@@ -76,10 +65,10 @@ _FORMATS: dict[str, tuple[str, Save]] = {
 }
 
 
-def _broken_files(folder: Path) -> list[Path]:
+def write_broken_files(folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     whole = folder / "cut-off.jpg"
-    _picture(0).save(whole)
+    render_scene(scene_seed(DEMO_SEED, 0)).image.save(whole)
     contents = {
         "cut-off.jpg": whole.read_bytes()[: whole.stat().st_size // 2],
         "empty.png": b"",

@@ -13,6 +13,7 @@ from model.nano.scenes import SIZES
 _CELLS = 4
 _NUM_CHARS, _NUM_WORDS, _NUM_SHAPES = 1 + len(CHARACTERS), 1 + NUMBER, 1 + len(SHAPE_NAMES)
 _SPLITS = (_CELLS * _NUM_CHARS, _NUM_WORDS, _NUM_SHAPES, len(COLOR_NAMES), len(SIZES), 4)
+_WITH_EMPTY = ("chars", "words", "shapes")
 EMPTY_WEIGHT = 0.3
 """Of patches that show nothing, which are most of them."""
 _LOSS_WEIGHTS = {"chars": 1.0, "words": 0.5, "shapes": 0.5, "colors": 0.25, "sizes": 0.25, "sides": 4.0}
@@ -42,13 +43,12 @@ class DenseHead(nn.Module):
         }
         there_NP = targets["shapes_NP"] > 0
         errors_X4 = (sides.sigmoid() - targets["sides_NP4"]).abs()[there_NP]
-        losses = {name: _classify(*pair, has_empty=name in ("chars", "words", "shapes")) for name, pair in logits.items()}
+        losses = {name: _classify(*pair, has_empty=name in _WITH_EMPTY) for name, pair in logits.items()}
         losses["sides"] = errors_X4.sum() / max(1, errors_X4.numel())
         loss = sum((_LOSS_WEIGHTS[name] * value for name, value in losses.items()), start=torch.zeros(()))
         with torch.no_grad():
             counts = {
-                name: _count_right(*pair, above=0 if name in ("chars", "words", "shapes") else IGNORED)
-                for name, pair in logits.items()
+                name: _count_right(*pair, above=0 if name in _WITH_EMPTY else IGNORED) for name, pair in logits.items()
             }
             counts["sides"] = torch.stack([errors_X4.sum(), torch.tensor(float(errors_X4.numel()))])
         return loss, counts

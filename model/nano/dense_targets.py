@@ -80,9 +80,7 @@ def _view(scene: Scene, grid: tuple[int, int], tile_px: int) -> _View:
     )
 
 
-def _view_targets(
-    scene: Scene, objects: np.ndarray, view: _View, tile_px: int, patch_px: int
-) -> dict[str, np.ndarray]:
+def _view_targets(scene: Scene, objects: np.ndarray, view: _View, tile_px: int, patch_px: int) -> dict[str, np.ndarray]:
     cell_px = patch_px / _CELLS_PER_PATCH
     cells_high, cells_wide = (round(side * tile_px / cell_px) for side in (view.grid[1], view.grid[0]))
     things = _things(scene, objects, view, cells_wide, cells_high, cell_px)
@@ -123,9 +121,7 @@ def _things(
     return sampled
 
 
-def _text(
-    scene: Scene, view: _View, cells_wide: int, cells_high: int, cell_px: float
-) -> tuple[np.ndarray, np.ndarray]:
+def _text(scene: Scene, view: _View, cells_wide: int, cells_high: int, cell_px: float) -> tuple[np.ndarray, np.ndarray]:
     """(characters, words), each [cells_high, cells_wide]."""
     chars = np.zeros((cells_high, cells_wide), np.int64)
     words = np.zeros((cells_high, cells_wide), np.int64)

@@ -48,9 +48,7 @@ class MasterOptimizer:
     def step(self, rate: float) -> float:
         """One step at `rate` times each group's learning rate, with gradients averaged over the ranks and clipped
         together; returns their norm. Gradients are used up."""
-        gradients = [
-            torch.zeros_like(one) if one.grad is None else one.grad for one in self._parameters
-        ]
+        gradients = [torch.zeros_like(one) if one.grad is None else one.grad for one in self._parameters]
         flat = torch.cat([gradient.flatten().float() for gradient in gradients])
         if dist.is_initialized():
             dist.all_reduce(flat)

@@ -57,7 +57,11 @@ class Packer:
         ids: list[int] = []
         positions: list[int] = []
         is_image: list[bool] = []
-        masks, rows, targets, coordinates, tasks = [], [], [], [], []
+        masks: list[Tensor] = []
+        rows: list[int] = []
+        targets: list[int] = []
+        coordinates: list[int] = []
+        tasks: list[int] = []
         for image, turns in zip(images, lessons, strict=True):
             opening, turn_ids = self._encode(turns)
             num_image_tokens = self._processor.config.num_image_tokens(image.grid)

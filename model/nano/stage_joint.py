@@ -86,7 +86,7 @@ class JointStage:
             if dist.is_initialized():
                 dist.all_reduce(load_E)
             with torch.no_grad():
-                router.e_score_correction_bias += BIAS_RATE * torch.sign(load_E.mean() - load_E)
+                router.e_score_correction_bias.add_(torch.sign(load_E.mean() - load_E), alpha=BIAS_RATE)
             shares.append(load_E / load_E.mean())
         share_LE = torch.stack(shares)
         one = torch.ones(())

@@ -20,7 +20,6 @@ import torch.distributed as dist
 from torch import Tensor
 
 from model.checkpoint_files import NANO_FOLDER
-from model.deepseek_vl2 import DeepseekVL2
 from model.nano.architecture import as_trained, random_model, save_weights, write_architecture
 from model.nano.dense_head import DenseHead
 from model.nano.optimizer import MasterOptimizer
@@ -32,7 +31,7 @@ from model.prompt import Processor
 
 INITIAL_SEED = 0
 WARMUP_STEPS, LAST_RATE = 100, 0.03
-LOG_EVERY, SAVE_EVERY = 50, 250
+LOG_EVERY, SAVE_EVERY = 50, 100
 STATE_FILE, CURVE_FILE, CHECKPOINT_FOLDER = "state.pt", "curve.jsonl", "checkpoint"
 
 
@@ -76,6 +75,7 @@ class Trainer:
         self.plan, self.rank, self.num_ranks = plan, rank, num_ranks
         self.folder, self.state_path = work / CHECKPOINT_FOLDER, work / STATE_FILE
         self.curve_path = work / CURVE_FILE
+        torch.manual_seed(INITIAL_SEED)  # every rank begins with the same head
         self.model = as_trained(random_model(self.folder, INITIAL_SEED).to(device), torch.bfloat16)
         self.head = DenseHead(self.model.config.vision.width).to(device, torch.bfloat16)
 
@@ -110,7 +110,7 @@ class Trainer:
         for step in range(first, num_steps):
             with plain_attention():
                 loss, counts = stage.loss(list(self._seeds(name, step)), step)
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
             norm = optimizer.step(rate(step, num_steps))
             counts |= stage.after_step() | {"loss": torch.stack([loss.detach().cpu(), torch.ones(())])}
             counts["norm"] = torch.tensor([norm, 1.0])
@@ -165,9 +165,6 @@ def main(arguments: list[str] | None = None) -> None:
     plan = Plan(dense_steps=options.dense_steps, joint_steps=options.joint_steps)
     write_architecture(options.work / CHECKPOINT_FOLDER)
     num_ranks = 1 if options.device != "cpu" else min(plan.images_per_step, os.cpu_count() or 1)
-    # oneDNN builds a kernel per shape, and every batch has shapes of its own: with room for all of them they are
-    # built once.
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "30000")
     with tempfile.TemporaryDirectory() as folder:
         job = (num_ranks, options.work, plan, options.device, str(Path(folder) / "meeting"))
         if num_ranks == 1:

@@ -5,6 +5,7 @@ tokens of the batch, S tokens of one sequence, D width, H heads.
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
@@ -13,14 +14,15 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from model.attention import MultiHeadLatentAttention
 from model.deepseek_vl2 import DeepseekVL2
 from model.image_tokens import lay_out_images
+from model.language_model import DecoderLayer
 from model.nano.packing import Packed
 from model.rope import Rotation
 
 
-def plain_attention() -> "sdpa_kernel":
+def plain_attention() -> AbstractContextManager[None]:
     """On a CPU attention as products and a softmax is twice as fast to train in bfloat16 as the fused kernel."""
     torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)
-    return sdpa_kernel(SDPBackend.MATH)  # type: ignore[no-any-return]
+    return sdpa_kernel(SDPBackend.MATH)
 
 
 def embed(model: DeepseekVL2, packed: Packed, features_NPC: Tensor, grids: Sequence[tuple[int, int]]) -> Tensor:
@@ -44,6 +46,7 @@ def decode(model: DeepseekVL2, embeds_TD: Tensor, packed: Packed) -> Tensor:
     masks = [mask.to(model.device) for mask in unseen]
     hidden_TD = embeds_TD
     for layer in language.layers:
+        assert isinstance(layer, DecoderLayer)
         attention = layer.self_attn
         assert isinstance(attention, MultiHeadLatentAttention)
         hidden_TD = hidden_TD + _attend(attention, layer.input_layernorm(hidden_TD), rotation, masks)
@@ -59,9 +62,7 @@ def _attend(attention: MultiHeadLatentAttention, x_TD: Tensor, rotation: Rotatio
     k_THQ = torch.cat([k_nope, key_TR[:, None].expand(-1, attention.num_heads, -1)], dim=-1)
     lengths = [len(mask) for mask in masks]
     outputs = []
-    for mask, *parts in zip(
-        masks, queries_THQ.split(lengths), k_THQ.split(lengths), v_THV.split(lengths), strict=True
-    ):
+    for mask, *parts in zip(masks, queries_THQ.split(lengths), k_THQ.split(lengths), v_THV.split(lengths), strict=True):
         q, k, v = (part.transpose(0, 1) for part in parts)
         # Every token sees itself, so no row is empty, and the guards of the library's own softmax are not needed.
         weights_HSS = torch.baddbmm(mask, q, k.transpose(1, 2), alpha=attention.scale).softmax(dim=-1)
