@@ -29,12 +29,18 @@ def demo(
         "labelmill-demo"
     ),
     images: Annotated[Path | None, typer.Option(help="Label the images of this folder instead of drawn ones.")] = None,
+    scenes: Annotated[
+        int | None, typer.Option(min=1, help="Draw so many scenes, ask all questions about them, and print scores.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of those scenes; nano was trained on 1 and 2.")] = 5000,
     json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON on the last line.")] = False,
 ) -> None:
     """Label a few dozen images end to end: from an S3 store on this machine, through Ray, to Parquet."""
     from jobs.demo import run_demo
 
-    raise typer.Exit(run_demo(out=out, images=images, as_json=json))
+    if images is not None and scenes is not None:
+        raise typer.BadParameter("give --images or --scenes, not both")
+    raise typer.Exit(run_demo(out=out, images=images, num_scenes=scenes, seed=seed, as_json=json))
 
 
 @app.command()

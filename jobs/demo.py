@@ -17,7 +17,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs.demo_images import draw_scenes, write_broken_files
+from jobs.demo_images import NUM_PICTURES, draw_scenes, draw_unseen, write_broken_files
 from jobs.demo_sheet import draw_sheet
 from jobs.demo_truth import judge, queries_of, questions_of, true_lines
 from jobs.exit_codes import EXIT_FAILED
@@ -61,12 +61,16 @@ limits: {{max_quarantined_fraction: 0.5}}
 """
 
 
-def run_demo(*, out: Path, images: Path | None, as_json: bool) -> int:
-    """Returns the exit code. `out` is replaced if an earlier demo made it, and refused if anything else is there."""
+def run_demo(*, out: Path, images: Path | None, num_scenes: int | None, seed: int, as_json: bool) -> int:
+    """Returns the exit code. `out` is replaced if an earlier demo made it, and refused if anything else is there.
+
+    Args:
+        num_scenes: scores that many scenes of `seed`, instead of showing two dozen and some broken files.
+    """
     job = load_job(_SCENES_JOB if images is None else _OWN_IMAGES_JOB)
     _make_empty(out)
     with tempfile.TemporaryDirectory(prefix="labelmill-images-") as temp, _s3_server():
-        folder, scenes = _inputs(images, Path(temp))
+        folder, scenes = _inputs(images, num_scenes, seed, Path(temp))
         num_files = _upload(folder, f"s3://{BUCKET}/images")
         print(f"{num_files} files put into s3://{BUCKET}/images on this machine")
         summary = run_with_progress(job)
@@ -87,11 +91,12 @@ def run_demo(*, out: Path, images: Path | None, as_json: bool) -> int:
 
 
 def _print_truth(out: Path, scenes: dict[str, Scene]) -> None:
-    judged = judge(out, scenes)
+    judgement = judge(out, scenes)
     print("true labels, of scenes that nano was not trained on:")
-    for line in true_lines(judged):
+    for line in [*true_lines(judgement), *(judgement.scores.lines() if len(scenes) > NUM_PICTURES else [])]:
         print(f"  {line}")
-    draw_sheet(out / SHEET_FILE, scenes, judged)
+    shown = dict(list(scenes.items())[:NUM_PICTURES])
+    draw_sheet(out / SHEET_FILE, shown, judgement.labels)
     print(f"look at them: {out / SHEET_FILE}")
 
 
@@ -104,22 +109,22 @@ def _make_empty(out: Path) -> None:
     (out / MARKER).touch()
 
 
-def _inputs(images: Path | None, temp: Path) -> tuple[Path, dict[str, Scene]]:
+def _inputs(images: Path | None, num_scenes: int | None, seed: int, temp: Path) -> tuple[Path, dict[str, Scene]]:
     """The folder to label, and what its pictures show where that is known."""
     if images is None:
-        scenes = draw_scenes(temp)
-        broken = write_broken_files(temp / "broken")
-        _write_table(temp / SCENES_FILE, temp, scenes, broken)
+        scenes = draw_scenes(temp) if num_scenes is None else draw_unseen(temp, seed=seed, count=num_scenes)
+        broken = write_broken_files(temp / "broken") if num_scenes is None else []
+        _write_table(temp / SCENES_FILE, temp, scenes, broken, per_scene=2 if num_scenes is None else 6)
         return temp, scenes
     if not images.is_dir():
         raise ValueError(f"--images {images} is not a folder")
     return images, {}
 
 
-def _write_table(path: Path, folder: Path, scenes: dict[str, Scene], broken: list[Path]) -> None:
-    """One row a file: its place beside the table, and what is asked about it."""
+def _write_table(path: Path, folder: Path, scenes: dict[str, Scene], broken: list[Path], *, per_scene: int) -> None:
+    """One row a file: its place beside the table, and up to so many questions and queries about it."""
     rows = [
-        {"image": name, "questions": questions_of(scene), "queries": queries_of(scene)}
+        {"image": name, "questions": questions_of(scene, per_scene), "queries": queries_of(scene, per_scene)}
         for name, scene in scenes.items()
     ]
     rows += [

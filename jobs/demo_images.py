@@ -65,6 +65,15 @@ _FORMATS: dict[str, tuple[str, Save]] = {
 }
 
 
+def draw_unseen(folder: Path, *, seed: int, count: int) -> dict[str, Scene]:
+    """So many scenes of a seed, as PNG and JPEG by turns."""
+    names = [f"{index:05d}.{'jpg' if index % 2 else 'png'}" for index in range(count)]
+    scenes = {name: render_scene(scene_seed(seed, index)) for index, name in enumerate(names)}
+    for name, scene in scenes.items():
+        scene.image.save(folder / name, quality=92)
+    return scenes
+
+
 def write_broken_files(folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     whole = folder / "cut-off.jpg"

@@ -12,17 +12,15 @@ import pyarrow.parquet as pq
 from model.nano.scenes import Scene, referring_phrases
 from model.nano.scores import Scores
 
-QUESTIONS_PER_PICTURE, QUERIES_PER_PICTURE = 2, 2
+
+def questions_of(scene: Scene, count: int) -> list[str]:
+    return [one.question for one in scene.questions[:count]]
 
 
-def questions_of(scene: Scene) -> list[str]:
-    return [one.question for one in scene.questions[:QUESTIONS_PER_PICTURE]]
-
-
-def queries_of(scene: Scene) -> list[str]:
+def queries_of(scene: Scene, count: int) -> list[str]:
     """Phrases that fit one thing; pages have none, so they are asked for the sign they do not have."""
     fitting = [phrase for phrase, boxes in referring_phrases(scene) if len(boxes) == 1]
-    return random.Random(scene.seed).sample(fitting, k=min(QUERIES_PER_PICTURE, len(fitting))) or ["the sign"]
+    return random.Random(scene.seed).sample(fitting, k=min(count, len(fitting))) or ["the sign"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,19 +33,30 @@ class JudgedLabel:
     boxes: tuple[tuple[float, float, float, float], ...] = ()
 
 
-def judge(out: Path, scenes: Mapping[str, Scene]) -> dict[str, list[JudgedLabel]]:
-    """By file name, the labels of a finished dataset."""
-    judged: dict[str, list[JudgedLabel]] = {name: [] for name in scenes}
-    for table, judge_row in _JUDGES.items():
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """`labels` by file name, and the scores of all of them together."""
+
+    labels: dict[str, list[JudgedLabel]]
+    scores: Scores
+
+
+def judge(out: Path, scenes: Mapping[str, Scene]) -> Judgement:
+    """Judges a finished dataset of these scenes."""
+    judgement = Judgement(labels={name: [] for name in scenes}, scores=Scores())
+    for table in _WHAT_IS_TRUE:
         for row in _rows(out / table):
             name = row["image_uri"].rpartition("/")[2]
-            judged[name].append(judge_row(row, scenes[name]))
-    return judged
+            alone = Scores()
+            for scores in (alone, judgement.scores):
+                _score(scores, table, row, scenes[name])
+            judgement.labels[name].append(_judged(table, row, alone))
+    return judgement
 
 
-def true_lines(judged: Mapping[str, list[JudgedLabel]]) -> list[str]:
+def true_lines(judgement: Judgement) -> list[str]:
     """One line a table, for people."""
-    labels = [label for ones in judged.values() for label in ones]
+    labels = [label for ones in judgement.labels.values() for label in ones]
     lines = []
     for table, what in _WHAT_IS_TRUE.items():
         of_table = [label for label in labels if label.table == table]
@@ -63,34 +72,40 @@ _WHAT_IS_TRUE = {
 }
 
 
-def _judge_caption(row: Mapping[str, Any], scene: Scene) -> JudgedLabel:
-    scores = Scores()
-    objects = [(one.color, one.shape) for one in scene.objects]
-    scores.add_caption(row["caption"], truth=scene.caption, objects=objects)
-    is_true = scores.named.right == scores.named.total == len(objects)
-    return JudgedLabel(table="captions", text=row["caption"], is_true=is_true)
+def _score(scores: Scores, table: str, row: Mapping[str, Any], scene: Scene) -> None:
+    if table == "captions":
+        objects = [(one.color, one.shape) for one in scene.objects]
+        scores.add_caption(row["caption"], truth=scene.caption, objects=objects)
+    elif table == "ocr":
+        text = scene.layout.text
+        scores.add_text(row["text"], truth=scene.text, print_size=text.print_size if text else "none")
+    elif table == "qa":
+        answers = {one.question: one.answer for one in scene.questions}
+        scores.add_answer(row["answer"], truth=answers[row["question"]])
+    else:
+        truth = dict(referring_phrases(scene))[row["query"]]
+        sign = [scene.layout.sign_box] if scene.layout.sign_box else []
+        others = [box for box in (*(one.box for one in scene.objects), *sign) if box not in truth]
+        scores.add_boxes(_boxes(row), truth=truth, others=others, num_objects=len(scene.objects))
 
 
-def _judge_text(row: Mapping[str, Any], scene: Scene) -> JudgedLabel:
-    return JudgedLabel(table="ocr", text=row["text"], is_true=row["text"] == scene.text)
-
-
-def _judge_answer(row: Mapping[str, Any], scene: Scene) -> JudgedLabel:
-    answers = {one.question: one.answer for one in scene.questions}
-    text = f"{row['question']} {row['answer']}"
-    return JudgedLabel(table="qa", text=text, is_true=row["answer"] == answers[row["question"]])
-
-
-def _judge_boxes(row: Mapping[str, Any], scene: Scene) -> JudgedLabel:
-    truth = dict(referring_phrases(scene))[row["query"]]
-    boxes = tuple((box["x1"], box["y1"], box["x2"], box["y2"]) for box in row["boxes"])
-    scores = Scores()
-    scores.add_boxes(boxes, truth=truth, others=[], num_objects=len(scene.objects))
+def _judged(table: str, row: Mapping[str, Any], scores: Scores) -> JudgedLabel:
+    """Args:
+    scores: of this label alone.
+    """
+    if table == "captions":
+        is_true = scores.named.right == scores.named.total == scores.found.total
+        return JudgedLabel(table=table, text=row["caption"], is_true=is_true)
+    if table == "ocr":
+        return JudgedLabel(table=table, text=row["text"], is_true=scores.num_edits == 0)
+    if table == "qa":
+        return JudgedLabel(table=table, text=f"{row['question']} {row['answer']}", is_true=scores.answers.right == 1)
     is_true = bool(scores.absent.right or scores.box_share)
-    return JudgedLabel(table="grounding", text=row["query"], is_true=is_true, boxes=boxes)
+    return JudgedLabel(table=table, text=row["query"], is_true=is_true, boxes=tuple(_boxes(row)))
 
 
-_JUDGES = {"captions": _judge_caption, "ocr": _judge_text, "qa": _judge_answer, "grounding": _judge_boxes}
+def _boxes(row: Mapping[str, Any]) -> list[tuple[float, float, float, float]]:
+    return [(box["x1"], box["y1"], box["x2"], box["y2"]) for box in row["boxes"]]
 
 
 def _rows(folder: Path) -> list[dict[str, Any]]:

@@ -90,10 +90,13 @@ class Scores:
         return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
     @property
+    def num_edits(self) -> float:
+        return sum(tally.right for tally in self.characters.values())
+
+    @property
     def character_error_rate(self) -> float:
         """Over all lines of all scenes; what is read where nothing is written counts as well."""
-        edits = sum(tally.right for tally in self.characters.values())
-        return edits / max(1, sum(tally.total for tally in self.characters.values()))
+        return self.num_edits / max(1, sum(tally.total for tally in self.characters.values()))
 
     @property
     def box_share(self) -> float:

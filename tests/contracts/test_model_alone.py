@@ -12,7 +12,8 @@ for name in ("ray", "pydantic", "pyarrow", "boto3", "botocore", "transformers", 
 from PIL import Image
 from model.engine import Engine, Request
 with Engine.load("nano") as engine:
-    messages = [{"role": "user", "content": "<image>\\nHello"}, {"role": "assistant", "content": ""}]
+    content = "<image>\\nDescribe the image in detail."
+    messages = [{"role": "user", "content": content}, {"role": "assistant", "content": ""}]
     (completion,) = engine.generate([Request(messages=messages, images=[Image.new("RGB", (9, 9))], max_new_tokens=3)])
 print(completion.num_output_tokens)
 """
