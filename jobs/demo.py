@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -164,26 +165,28 @@ def _s3_server() -> Iterator[None]:
     }
     # Whatever else the user has set there must not reach into the demo.
     saved = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("AWS_")}
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    try:
-        _make_bucket(server, endpoint)
-        os.environ.update(settings)
-        yield
-    finally:
-        for name in settings:
-            os.environ.pop(name, None)
-        os.environ.update(saved)
-        server.terminate()
-        server.communicate()
+    # The server writes a line per request to it: a pipe that nobody reads would fill and stop the server.
+    with tempfile.TemporaryFile() as log:
+        server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log)
+        try:
+            _make_bucket(server, endpoint, log)
+            os.environ.update(settings)
+            yield
+        finally:
+            for name in settings:
+                os.environ.pop(name, None)
+            os.environ.update(saved)
+            server.terminate()
+            server.wait()
 
 
-def _make_bucket(server: "subprocess.Popen[bytes]", endpoint: str) -> None:
+def _make_bucket(server: "subprocess.Popen[bytes]", endpoint: str, log: IO[bytes]) -> None:
     """Waits for the server by asking for the bucket until it answers."""
     deadline = time.monotonic() + STARTUP_TIMEOUT_S
     while True:
         if server.poll() is not None:
-            _, stderr = server.communicate()
-            reason = (stderr.decode(errors="replace").strip().splitlines() or ["no message"])[-1]
+            log.seek(0)
+            reason = (log.read().decode(errors="replace").strip().splitlines() or ["no message"])[-1]
             raise RuntimeError(f"the demo's S3 server did not start ({reason}): pip install 'moto[server]'")
         try:
             urllib.request.urlopen(urllib.request.Request(f"{endpoint}/{BUCKET}", method="PUT"), timeout=5).close()

@@ -37,10 +37,10 @@ STATE_FILE, CURVE_FILE, CHECKPOINT_FOLDER = "state.pt", "curve.jsonl", "checkpoi
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What one run trains; the defaults are those of the checkpoint that is shipped."""
+    """What one run trains."""
 
-    dense_steps: int = 6000
-    joint_steps: int = 4400
+    dense_steps: int = 7000
+    joint_steps: int = 2300
     images_per_step: int = 24
 
     def num_steps(self, stage: str) -> int:

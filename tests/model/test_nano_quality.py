@@ -54,19 +54,19 @@ def whole(scenes: list[Scene]) -> Iterator[tuple[Scores, list[Tensor]]]:
 
 
 def test_captions_name_what_is_there(whole: tuple[Scores, list[Tensor]]):
-    assert whole[0].object_f1 > 0.8
+    assert whole[0].object_f1 > 0.75
 
 
 def test_questions_are_answered(whole: tuple[Scores, list[Tensor]]):
-    assert whole[0].answers.share > 0.7
+    assert whole[0].answers.share > 0.8
 
 
 def test_text_is_read(whole: tuple[Scores, list[Tensor]]):
-    assert whole[0].character_error_rate < 0.35
+    assert whole[0].character_error_rate < 0.25
 
 
 def test_boxes_lie_on_what_is_named(whole: tuple[Scores, list[Tensor]]):
-    assert whole[0].box_share > 0.5
+    assert whole[0].box_share > 0.4
 
 
 def test_every_expert_is_used(whole: tuple[Scores, list[Tensor]]):
@@ -80,19 +80,21 @@ def test_small_print_is_read_in_the_local_tiles(small_print: list[Scene]):
     assert without.character_error_rate > 0.5 > with_tiles.character_error_rate
 
 
-def test_captions_need_the_experts_that_the_router_means(scenes: list[Scene], whole: tuple[Scores, list[Tensor]]):
-    """A bias as of a checkpoint whose correction was read in the wrong order."""
+def test_reading_and_captions_need_the_experts_that_the_router_means(
+    scenes: list[Scene], whole: tuple[Scores, list[Tensor]]
+):
+    """A bias that sends every token to the same two experts."""
     model = nano()
     for router in model.modules():
         if isinstance(router, Router):
             bias = router.e_score_correction_bias
-            bias.copy_(torch.arange(len(bias)).remainder(2).mul(-10.0))  # half of the experts are never chosen
+            bias.copy_(torch.tensor([10.0, 10.0, *[0.0] * (len(bias) - 2)]))
     broken = score(model, scenes, tasks=("caption", "ocr"))
     assert broken.object_f1 < whole[0].object_f1 - 0.1
-    assert broken.character_error_rate > whole[0].character_error_rate + 0.1
+    assert broken.character_error_rate > whole[0].character_error_rate * 2
 
 
-def test_captions_need_the_latents_that_the_cache_holds(
+def test_labels_need_the_latents_that_the_cache_holds(
     scenes: list[Scene], whole: tuple[Scores, list[Tensor]], monkeypatch: pytest.MonkeyPatch
 ):
     """A cache that gives each token its neighbour's latent, and the right rotated key."""
