@@ -94,7 +94,8 @@ def test_interrupted_run_goes_on_when_run_again_and_reports_too_much_in_quaranti
         Image.new("RGB", (300 + index, 200), (index * 4, 0, 0)).save(source / f"{index:02d}.png")
     for index in range(4):
         (source / f"broken-{index}.png").write_bytes(b"not an image")
-    job = write_job(tmp_path, source=str(source), output=str(output), recipes=[{"name": "ocr", "max_new_tokens": 120}])
+    questions = [f"How many shapes are there? {index}" for index in range(24)]  # so many that there is time to stop
+    job = write_job(tmp_path, source=str(source), output=str(output), recipes=[{"name": "qa", "questions": questions}])
 
     for sent in (signal.SIGINT, signal.SIGTERM):
         commits_before = num_commits(output)
@@ -105,12 +106,12 @@ def test_interrupted_run_goes_on_when_run_again_and_reports_too_much_in_quaranti
         assert process.returncode == 130, stderr
         assert "run the same command again" in stderr.splitlines()[-1]
         assert "Traceback" not in stderr
-        assert not (output / "ocr").exists()
+        assert not (output / "qa").exists()
 
     finished = labelmill("run", job, "--json")
     assert finished.code == 3, finished.stderr
     assert 0 < finished.summary["this_run"]["num_images"] < 64
-    assert len({row["sample_id"] for row in read_table(str(output), "ocr")}) == 60
+    assert len({row["sample_id"] for row in read_table(str(output), "qa")}) == 60
     assert finished.summary["num_quarantined_images"] == 4
     assert_verifies(str(output))
 
