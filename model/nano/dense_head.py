@@ -8,15 +8,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.nano.dense_targets import CHARACTERS, COLOR_NAMES, IGNORED, NUMBER, SHAPE_NAMES, DenseTargets
-from model.nano.scenes import SIZES
+from model.nano.scenes import SIZES, WORLD
 
 _CELLS = 4
 _NUM_CHARS, _NUM_WORDS, _NUM_SHAPES = 1 + len(CHARACTERS), 1 + NUMBER, 1 + len(SHAPE_NAMES)
-_SPLITS = (_CELLS * _NUM_CHARS, _NUM_WORDS, _NUM_SHAPES, len(COLOR_NAMES), len(SIZES), 4)
+_SPLITS = (_CELLS * _NUM_CHARS, _NUM_WORDS, _NUM_SHAPES, len(COLOR_NAMES), len(SIZES), WORLD.max_objects, 4)
 _WITH_EMPTY = ("chars", "words", "shapes")
 EMPTY_WEIGHT = 0.3
 """Of patches that show nothing, which are most of them."""
-_LOSS_WEIGHTS = {"chars": 1.0, "words": 0.5, "shapes": 0.5, "colors": 0.25, "sizes": 0.25, "sides": 4.0}
+_LOSS_WEIGHTS = {"chars": 1.0, "words": 0.5, "shapes": 0.5, "colors": 0.25, "sizes": 0.25, "ranks": 0.5, "sides": 4.0}
 
 
 class DenseHead(nn.Module):
@@ -33,13 +33,15 @@ class DenseHead(nn.Module):
         Returns: the loss, and per aspect a float32 pair (number right, number judged); for `sides` the sum of absolute
         errors stands for the number right.
         """
-        chars, words, shapes, colors, sizes, sides = self.linear(features_NPC).float().split(_SPLITS, dim=-1)
+        predicted = self.linear(features_NPC).float().split(_SPLITS, dim=-1)
+        chars, words, shapes, colors, sizes, ranks, sides = predicted
         logits = {
             "chars": (chars.unflatten(-1, (_CELLS, -1)), targets["chars_NP4"]),
             "words": (words, targets["words_NP"]),
             "shapes": (shapes, targets["shapes_NP"]),
             "colors": (colors, targets["colors_NP"]),
             "sizes": (sizes, targets["sizes_NP"]),
+            "ranks": (ranks, targets["ranks_NP"]),
         }
         there_NP = targets["shapes_NP"] > 0
         errors_X4 = (sides.sigmoid() - targets["sides_NP4"]).abs()[there_NP]

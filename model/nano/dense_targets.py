@@ -31,6 +31,8 @@ class DenseTargets:
 
     chars_NP4: 1 + index in CHARACTERS. words_NP: 1 + index in WORDS, or NUMBER. shapes_NP: 1 + index in SHAPE_NAMES.
     colors_NP: index in COLOR_NAMES, sizes_NP: index in SIZES, both IGNORED away from shapes.
+    ranks_NP: which of the shapes it is, counted from the left; IGNORED away from shapes and on local tiles, which do
+    not show the others.
     sides_NP4: float32 x1, y1, x2, y2 of the object or sign at the patch, clipped to what the tile shows of the
     picture (not of the padding) and relative to it, so that on the global view they are shares of the picture.
     """
@@ -40,6 +42,7 @@ class DenseTargets:
     shapes_NP: np.ndarray
     colors_NP: np.ndarray
     sizes_NP: np.ndarray
+    ranks_NP: np.ndarray
     sides_NP4: np.ndarray
 
 
@@ -61,6 +64,7 @@ def dense_targets(scene: Scene, grid: tuple[int, int], *, tile_px: int, patch_px
     objects = object_map(scene.layout)
     views = [_view(scene, grid_of_view, tile_px) for grid_of_view in ((1, 1), grid)]
     parts = [_view_targets(scene, objects, view, tile_px, patch_px) for view in views]
+    parts[1]["ranks_NP"] = np.full_like(parts[1]["ranks_NP"], IGNORED)
     return DenseTargets(**{name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
 
 
@@ -90,12 +94,14 @@ def _view_targets(scene: Scene, objects: np.ndarray, view: _View, tile_px: int, 
     shapes = np.array([0, *(1 + SHAPES.index(one.shape) for one in scene.objects), len(SHAPE_NAMES)])
     colors = np.array([IGNORED, *(COLOR_NAMES.index(one.color) for one in scene.objects), IGNORED])
     sizes = np.array([IGNORED, *(SIZES.index(one.size) for one in scene.objects), IGNORED])
+    ranks = np.array([IGNORED, *range(len(scene.objects)), IGNORED])
     return {
         "chars_NP4": _by_tile(chars, side),
         "words_NP": words_NP,
         "shapes_NP": shapes[things_NP],
         "colors_NP": colors[things_NP],
         "sizes_NP": sizes[things_NP],
+        "ranks_NP": ranks[things_NP],
         "sides_NP4": _sides(scene, view, things_NP, tile_px),
     }
 

@@ -22,8 +22,8 @@ class Packed:
     """ids_T and positions_T: int64, those of images included; image_mask_T: bool.
 
     masks: per image bool [S, S], True where a token (row) sees another. rows_A: the positions whose next token is
-    supervised, targets_A: which it is, coordinates_A: which of COORDINATES it is, -1 where it is none; tasks_A: index
-    into the batch's tasks.
+    supervised, targets_A: which it is, coordinates_A: which of COORDINATES it is, -1 where it is none;
+    first_coordinates_A: bool, True where it is the left side of a box; tasks_A: index into the batch's tasks.
     """
 
     ids_T: Tensor
@@ -33,6 +33,7 @@ class Packed:
     rows_A: Tensor
     targets_A: Tensor
     coordinates_A: Tensor
+    first_coordinates_A: Tensor
     tasks_A: Tensor
 
 
@@ -95,6 +96,7 @@ class Packer:
             rows_A=torch.tensor(rows),
             targets_A=torch.tensor(targets),
             coordinates_A=torch.tensor(coordinates),
+            first_coordinates_A=_every_fourth(coordinates),
             tasks_A=torch.tensor(tasks),
         )
 
@@ -118,6 +120,12 @@ class Packer:
             return [-1] * len(answer)
         boxes = answer.index(self._det_id)
         return [self._coordinate_of_id.get(token, -1) if place > boxes else -1 for place, token in enumerate(answer)]
+
+
+def _every_fourth(coordinates: list[int]) -> Tensor:
+    """True at the first of each four coordinates; boxes are whole, so the count may run on from answer to answer."""
+    is_coordinate_A = torch.tensor(coordinates) >= 0
+    return is_coordinate_A & ((is_coordinate_A.cumsum(0) - 1) % 4 == 0)
 
 
 def _coordinate_id(processor: Processor, text: str) -> int:

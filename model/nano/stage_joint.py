@@ -19,14 +19,19 @@ from model.nano.training_forward import decode, embed
 from model.prompt import Processor
 from model.tiling import tile_image
 
-QUESTIONS_PER_SCENE, PHRASES_PER_SCENE = 6, 4
+QUESTIONS_PER_SCENE = 8
+PHRASES_PER_OBJECT = 2
+"""And two more: where there is one object there is nothing to choose."""
 TASK_WEIGHTS = {"caption": 1.0, "ocr": 4.0, "qa": 2.0, "grounding": 0.25}
 """Of a token. Transcriptions are few and hard to learn; of a box most tokens are brackets and the phrase itself."""
 COORDINATE_WEIGHT = 1.0
+FIRST_COORDINATE_WEIGHT = 6.0
+"""The left side of a box chooses the thing; the other sides follow from it, as the training text is always right."""
 RICH_IN_TEXT = World(page_share=0.30, sign_share=0.45)
 DENSE_WEIGHT = 0.3
-ALIGNMENT_SHARE = 12
-"""One part in so many of the stage is alignment: a decoder that knows nothing yet does not move the tower."""
+ALIGNMENT_STEPS = 300
+"""At first a decoder that knows nothing yet does not move the tower."""
+EASIER_STEPS, SHARPENING_STEPS = 400, 1200
 BIAS_RATE = 2e-3
 """Step of the routers' bias towards experts with less than the mean load (arXiv 2412.19437, section 2.1.2)."""
 
@@ -47,14 +52,14 @@ class JointStage:
         return {"model": self.model, "head": self.head}
 
     def world(self, step: int) -> World:
-        """A sixth of the stage in an easier world, then more text than nano's world has, and that world at the end."""
-        if step < self.num_steps / 6:
+        """An easier world first, then one with more text than nano's, and nano's for the last sixth."""
+        if step < EASIER_STEPS:
             return World(max_objects=2, max_lines=3)
         return RICH_IN_TEXT if step < self.num_steps * 5 / 6 else WORLD
 
     def coordinate_sigma(self, step: int) -> float:
-        """Of the soft targets, in coordinates of ten thousandths: from 4 down to 0.6 at half of the stage."""
-        return max(0.6, 4.0 * (0.6 / 4.0) ** (2 * step / self.num_steps))
+        """Of the soft targets, in coordinates of ten thousandths: from 4 down to 0.6."""
+        return max(0.6, 4.0 * (0.6 / 4.0) ** (step / SHARPENING_STEPS))
 
     def loss(self, seeds: list[int], step: int) -> tuple[Tensor, dict[str, Tensor]]:
         config, device = self.model.config, self.model.device
@@ -62,7 +67,12 @@ class JointStage:
         scenes = [render_scene(seed, world) for seed in seeds]
         images = [tile_image(scene.image, config.candidate_resolutions) for scene in scenes]
         lessons = [
-            make_turns(scene, num_questions=QUESTIONS_PER_SCENE, num_phrases=PHRASES_PER_SCENE) for scene in scenes
+            make_turns(
+                scene,
+                num_questions=QUESTIONS_PER_SCENE,
+                num_phrases=2 + PHRASES_PER_OBJECT * len(scene.objects),
+            )
+            for scene in scenes
         ]
         packed = self.packer.pack(images, lessons)
         dense = [
@@ -72,7 +82,7 @@ class JointStage:
         tiles = torch.cat([torch.from_numpy(image.tiles) for image in images]).to(device)
         self._loads.clear()
         features = self.model.vision(tiles)
-        if step < self.num_steps / ALIGNMENT_SHARE:
+        if step < ALIGNMENT_STEPS:
             features = features.detach()
         hidden_TD = decode(self.model, embed(self.model, packed, features, [one.grid for one in images]), packed)
         logits_AV = self.model.language.logits(hidden_TD[packed.rows_A.to(device)])
@@ -115,6 +125,8 @@ def answer_loss(
     losses_A = losses_A.masked_scatter(is_coordinate_A, -(soft_XC * log_XC).sum(-1))
     of_task = torch.tensor([TASK_WEIGHTS[task] for task in TASKS], device=device)
     weights_A = of_task[packed.tasks_A.to(device)].masked_fill(is_coordinate_A, COORDINATE_WEIGHT)
+    is_first_A = packed.first_coordinates_A.to(device)
+    weights_A = weights_A.masked_fill(is_first_A, FIRST_COORDINATE_WEIGHT)
     loss = (losses_A * weights_A).sum() / weights_A.sum()
     with torch.no_grad():
         right_A = logits_AV.argmax(-1) == targets_A
@@ -127,4 +139,6 @@ def answer_loss(
         errors_X = (guessed_X - coordinates_A[is_coordinate_A]).abs().float()
         counts["coordinate_error"] = torch.stack([errors_X.sum(), torch.tensor(float(len(errors_X)))])
         counts["coordinate_near"] = torch.stack([(errors_X <= 3).sum(), torch.tensor(len(errors_X))]).float()
+        first_X = errors_X[is_first_A[is_coordinate_A]]
+        counts["first_coordinate_near"] = torch.stack([(first_X <= 3).sum(), torch.tensor(len(first_X))]).float()
     return loss, counts

@@ -7,7 +7,6 @@ rank. What is learned is saved to DIR as it goes: a run that was stopped goes on
 
 import argparse
 import json
-import math
 import os
 import tempfile
 import time
@@ -31,6 +30,8 @@ from model.prompt import Processor
 
 INITIAL_SEED = 0
 WARMUP_STEPS, LAST_RATE = 100, 0.03
+DECAY_SHARE = 0.5
+"""Of a stage's steps, those in which the rate comes down."""
 LOG_EVERY, SAVE_EVERY = 50, 100
 STATE_FILE, CURVE_FILE, CHECKPOINT_FOLDER = "state.pt", "curve.jsonl", "checkpoint"
 
@@ -39,8 +40,8 @@ STATE_FILE, CURVE_FILE, CHECKPOINT_FOLDER = "state.pt", "curve.jsonl", "checkpoi
 class Plan:
     """What one run trains."""
 
-    dense_steps: int = 7000
-    joint_steps: int = 2300
+    dense_steps: int = 6500
+    joint_steps: int = 3600
     images_per_step: int = 24
 
     def num_steps(self, stage: str) -> int:
@@ -54,9 +55,10 @@ LR_SCALES = {"dense": {}, "joint": {"model.vision": 0.25, "head": 0.25}}
 
 
 def rate(step: int, num_steps: int) -> float:
-    """Linear warm-up, then half a cosine down to LAST_RATE."""
-    cosine = 0.5 * (1 + math.cos(math.pi * step / num_steps))
-    return min(1.0, (step + 1) / WARMUP_STEPS) * (LAST_RATE + (1 - LAST_RATE) * cosine)
+    """Linear warm-up, a plateau, then a straight line down to LAST_RATE: until the line begins, a run does not depend
+    on where it will end."""
+    left = (num_steps - step) / (num_steps * DECAY_SHARE)
+    return min(1.0, (step + 1) / WARMUP_STEPS) * (LAST_RATE + (1 - LAST_RATE) * min(1.0, left))
 
 
 def train(rank: int, num_ranks: int, work: Path, plan: Plan, device: str, meeting: str) -> None:

@@ -69,6 +69,17 @@ def test_every_object_is_in_the_global_view_with_its_colour_and_sides(seed: int)
         assert min(max(abs(a - b) for a, b in zip(one[2:], other[2:], strict=True)) for other in near) < 0.03
 
 
+def test_shapes_are_counted_from_the_left_where_all_of_them_can_be_seen():
+    scene, _, targets = of(11, World(page_share=0, sign_share=0))
+    assert len(scene.objects) > 1
+    ranks = targets.ranks_NP[0]
+    for rank, one in enumerate(scene.objects):
+        shown = {COLOR_NAMES[color] for color in targets.colors_NP[0][ranks == rank]}
+        assert shown == {one.color}
+    assert set(ranks.tolist()) == {IGNORED, *range(len(scene.objects))}
+    assert set(targets.ranks_NP[1:].flatten().tolist()) == {IGNORED}, "a local tile does not show the others"
+
+
 def test_print_too_small_for_the_global_view_is_not_asked_for_there():
     scene, image, targets = of(5, World(page_share=1.0, small_print_share=1.0))
     assert scene.layout.text

@@ -89,6 +89,13 @@ def test_numbers_are_coordinates_in_boxes_only(processor: Processor, scene: Scen
     assert len(COORDINATES) == 101
 
 
+def test_the_left_side_of_every_box_is_a_first_coordinate(processor: Processor, scene: Scene):
+    boxes = [(0, 8, 16, 24), (32, 8, 48, 24)]
+    packed = Packer(processor).pack(processor.tile([scene.image]), [[grounding_turn(scene, "circles", boxes)]])
+    first = packed.coordinates_A[packed.first_coordinates_A].tolist()
+    assert first == [round(100 * box[0] / scene.image.width) for box in boxes]
+
+
 def test_a_near_coordinate_costs_less_than_a_far_one(processor: Processor, scene: Scene):
     one = scene.objects[0]
     packer = Packer(processor)
@@ -128,10 +135,10 @@ def test_master_weights_keep_what_bfloat16_would_round_away():
 
 
 def test_rate_warms_up_and_comes_down():
-    rates = [rate(step, 1000) for step in (0, 99, 500, 999)]
+    rates = [rate(step, 1000) for step in (0, 99, 499, 999)]
     assert rates[0] == pytest.approx(0.01, abs=1e-3)
-    assert rates[1] == max(rates)
-    assert rates[3] == pytest.approx(train.LAST_RATE, abs=1e-3)
+    assert rates[1] == rates[2] == max(rates), "a plateau, so that the end can still be moved"
+    assert rates[3] == pytest.approx(train.LAST_RATE, abs=5e-3)
 
 
 def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
