@@ -1,14 +1,15 @@
-"""Gradients of a bfloat16 model -> steps of its float32 master weights: Muon for matrices, AdamW for the rest.
+"""Gradients of a model -> steps of its float32 master weights: Muon for matrices, AdamW for the rest.
 
 Knows nothing of what is trained.
 """
 
-import itertools
 from collections.abc import Iterable
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+from model.nano.muon import Muon
 
 MUON_LR, ADAMW_LR = 5e-3, 2e-3
 MUON_WEIGHT_DECAY = 0.05
@@ -18,31 +19,31 @@ _NOT_BY_MUON = ("embed_tokens", "lm_head", "pos_embed", "patch_embed", "mlp.gate
 
 
 class MasterOptimizer:
-    """Steps float32 copies of the parameters and writes them back rounded: what is trained is what will be saved.
+    """Steps float32 copies of the parameters and writes them back rounded to bfloat16, whatever dtype the model
+    computes in: what is trained is what will be saved."""
 
-    A stack of experts is stepped expert by expert, as Muon orthogonalises one matrix at a time.
-    """
-
-    def __init__(self, named_parameters: Iterable[tuple[str, nn.Parameter]], *, lr_scales: dict[str, float]) -> None:
+    def __init__(
+        self,
+        named_parameters: Iterable[tuple[str, nn.Parameter]],
+        *,
+        lr_scales: dict[str, float],
+        dtype: torch.dtype = torch.bfloat16,
+    ) -> None:
         """Args:
         lr_scales: by prefix of the parameter's name, the share of the learning rate it gets; 1 where none fits.
+        dtype: what Muon's own products are computed in.
         """
         self._parameters: list[nn.Parameter] = []
-        self._masters: list[list[Tensor]] = []
+        self._masters: list[Tensor] = []
         groups: dict[tuple[str, float], list[Tensor]] = {}
         for name, parameter in named_parameters:
             is_matrix = parameter.dim() >= 2 and not any(part in name for part in _NOT_BY_MUON)
             scale = next((value for prefix, value in lr_scales.items() if name.startswith(prefix)), 1.0)
-            value = parameter.detach().float().clone()
-            masters = [one.clone() for one in value] if is_matrix and value.dim() == 3 else [value]
+            master = parameter.detach().float().clone()
             self._parameters.append(parameter)
-            self._masters.append(masters)
-            groups.setdefault(("muon" if is_matrix else "adamw", scale), []).extend(masters)
-        self.muon = torch.optim.Muon(
-            _groups(groups, "muon", MUON_LR),
-            weight_decay=MUON_WEIGHT_DECAY,
-            adjust_lr_fn="match_rms_adamw",
-        )
+            self._masters.append(master)
+            groups.setdefault(("muon" if is_matrix else "adamw", scale), []).append(master)
+        self.muon = Muon(_groups(groups, "muon", MUON_LR), dtype=dtype, weight_decay=MUON_WEIGHT_DECAY)
         self.adamw = torch.optim.AdamW(_groups(groups, "adamw", ADAMW_LR), betas=(0.9, 0.98), weight_decay=0.0)
 
     def step(self, rate: float) -> float:
@@ -56,10 +57,8 @@ class MasterOptimizer:
         norm = float(flat.norm())
         flat *= min(1.0, MAX_GRAD_NORM / (norm + 1e-6))
         pieces = flat.split([parameter.numel() for parameter in self._parameters])
-        for parameter, masters, piece in zip(self._parameters, self._masters, pieces, strict=True):
-            shaped = piece.view_as(parameter)
-            for master, gradient in zip(masters, shaped if len(masters) > 1 else [shaped], strict=True):
-                master.grad = gradient
+        for parameter, master, piece in zip(self._parameters, self._masters, pieces, strict=True):
+            master.grad = piece.view_as(parameter)
             parameter.grad = None
         for optimizer in (self.muon, self.adamw):
             for group in optimizer.param_groups:
@@ -70,16 +69,15 @@ class MasterOptimizer:
 
     def _write_back(self) -> None:
         with torch.no_grad():
-            for parameter, masters in zip(self._parameters, self._masters, strict=True):
-                parameter.copy_(torch.stack(masters) if len(masters) > 1 else masters[0])
+            for parameter, master in zip(self._parameters, self._masters, strict=True):
+                parameter.copy_(master.to(torch.bfloat16))
 
     def state_dict(self) -> dict[str, object]:
-        masters = list(itertools.chain(*self._masters))
-        return {"masters": masters, "muon": self.muon.state_dict(), "adamw": self.adamw.state_dict()}
+        return {"masters": self._masters, "muon": self.muon.state_dict(), "adamw": self.adamw.state_dict()}
 
     def load_state_dict(self, state: dict[str, object]) -> None:
         with torch.no_grad():
-            for master, saved in zip(itertools.chain(*self._masters), state["masters"], strict=True):  # type: ignore[call-overload]
+            for master, saved in zip(self._masters, state["masters"], strict=True):  # type: ignore[call-overload]
                 master.copy_(saved)
         self.muon.load_state_dict(state["muon"])  # type: ignore[arg-type]
         self.adamw.load_state_dict(state["adamw"])  # type: ignore[arg-type]

@@ -32,6 +32,9 @@ DENSE_WEIGHT = 0.3
 ALIGNMENT_STEPS = 300
 """At first a decoder that knows nothing yet does not move the tower."""
 EASIER_STEPS, SHARPENING_STEPS = 400, 1200
+REST_SHARE = 0.6
+"""Of a stage that starts from a checkpoint, the part that leaves the tower as it is: it sees well already, the decoder
+has more to learn, and the dense head, which no checkpoint brings, begins anew."""
 BIAS_RATE = 2e-3
 """Step of the routers' bias towards experts with less than the mean load (arXiv 2412.19437, section 2.1.2)."""
 
@@ -39,8 +42,20 @@ BIAS_RATE = 2e-3
 class JointStage:
     name = "joint"
 
-    def __init__(self, model: DeepseekVL2, head: DenseHead, processor: Processor, *, num_steps: int) -> None:
+    def __init__(
+        self,
+        model: DeepseekVL2,
+        head: DenseHead,
+        processor: Processor,
+        *,
+        num_steps: int,
+        start_step: int | None = None,
+    ) -> None:
+        """`start_step`: where a stage that starts from a checkpoint begins; None for one that follows the dense one."""
         self.model, self.head, self.num_steps = model, head, num_steps
+        self.frozen_until: float = ALIGNMENT_STEPS
+        if start_step is not None:
+            self.frozen_until = start_step + REST_SHARE * (num_steps - start_step)
         self.packer = Packer(processor)
         self.routers = [module for module in model.modules() if isinstance(module, Router)]
         self._loads: list[Tensor] = []
@@ -81,9 +96,8 @@ class JointStage:
         ]
         tiles = torch.cat([torch.from_numpy(image.tiles) for image in images]).to(device)
         self._loads.clear()
-        features = self.model.vision(tiles)
-        if step < ALIGNMENT_STEPS:
-            features = features.detach()
+        with torch.set_grad_enabled(step >= self.frozen_until):
+            features = self.model.vision(tiles)
         hidden_TD = decode(self.model, embed(self.model, packed, features, [one.grid for one in images]), packed)
         logits_AV = self.model.language.logits(hidden_TD[packed.rows_A.to(device)])
         loss, counts = answer_loss(logits_AV, packed, self.packer.coordinate_ids, self.coordinate_sigma(step))

@@ -2,7 +2,8 @@
 
 Two stages, each with its own schedule: the vision encoder learns to see from dense targets, then the whole model
 learns to answer. On a CPU every core is one rank with the same weights and scenes of its own; on a GPU there is one
-rank. What is learned is saved to DIR as it goes: a run that was stopped goes on from there.
+rank. What is learned is saved to DIR as it goes: a run that was stopped goes on from there. With `--start CHECKPOINT`
+the second stage goes on from the weights of a checkpoint instead, on scenes of its own.
 """
 
 import argparse
@@ -18,7 +19,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from model.checkpoint_files import NANO_FOLDER
+from model import checkpoint
+from model.checkpoint_files import NANO_FOLDER, local_folder
 from model.nano.architecture import as_trained, random_model, save_weights, write_architecture
 from model.nano.dense_head import DenseHead
 from model.nano.optimizer import MasterOptimizer
@@ -43,6 +45,10 @@ class Plan:
     dense_steps: int = 6500
     joint_steps: int = 3600
     images_per_step: int = 24
+    start: Path | None = None
+    """A checkpoint folder whose weights the joint stage starts from, instead of the dense stage's."""
+    start_step: int = 0
+    """Where in the joint stage a start from a checkpoint begins."""
 
     def num_steps(self, stage: str) -> int:
         return self.dense_steps if stage == "dense" else self.joint_steps
@@ -50,15 +56,17 @@ class Plan:
 
 STAGES = {"dense": 1, "joint": 2}
 """In their order; the number is the seed of the stage's scenes."""
+FURTHER_SEED = 3
+"""Of the scenes of a joint stage that started from a checkpoint."""
 
 LR_SCALES = {"dense": {}, "joint": {"model.vision": 0.25, "head": 0.25}}
 
 
-def rate(step: int, num_steps: int) -> float:
+def rate(step: int, num_steps: int, first: int = 0) -> float:
     """Linear warm-up, a plateau, then a straight line down to LAST_RATE: until the line begins, a run does not depend
     on where it will end."""
     left = (num_steps - step) / (num_steps * DECAY_SHARE)
-    return min(1.0, (step + 1) / WARMUP_STEPS) * (LAST_RATE + (1 - LAST_RATE) * min(1.0, left))
+    return min(1.0, (step - first + 1) / WARMUP_STEPS) * (LAST_RATE + (1 - LAST_RATE) * min(1.0, left))
 
 
 def train(rank: int, num_ranks: int, work: Path, plan: Plan, device: str, meeting: str) -> None:
@@ -72,21 +80,46 @@ def train(rank: int, num_ranks: int, work: Path, plan: Plan, device: str, meetin
         dist.destroy_process_group()
 
 
+def fastest_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 on a GPU, and on a CPU where its products are not slower than float32's, which differs by the CPU."""
+    if device.type != "cpu":
+        return torch.bfloat16
+    seconds = {}
+    for dtype in (torch.bfloat16, torch.float32):
+        matrix = torch.ones(768, 768, dtype=dtype)
+        matrix @ matrix
+        began = time.perf_counter()
+        for _ in range(5):
+            matrix @ matrix
+        seconds[dtype] = time.perf_counter() - began
+    return min(seconds, key=lambda dtype: seconds[dtype])
+
+
+def _agreed(dtype: torch.dtype) -> torch.dtype:
+    """Rank 0's choice: ranks of different dtypes would drift apart."""
+    choice = torch.tensor(int(dtype == torch.bfloat16))
+    if dist.is_initialized():
+        dist.broadcast(choice, src=0)
+    return torch.bfloat16 if choice else torch.float32
+
+
 class Trainer:
     def __init__(self, work: Path, plan: Plan, device: torch.device, *, rank: int, num_ranks: int) -> None:
         self.plan, self.rank, self.num_ranks = plan, rank, num_ranks
         self.folder, self.state_path = work / CHECKPOINT_FOLDER, work / STATE_FILE
         self.curve_path = work / CURVE_FILE
         torch.manual_seed(INITIAL_SEED)  # every rank begins with the same head
-        self.model = as_trained(random_model(self.folder, INITIAL_SEED).to(device), torch.bfloat16)
-        self.head = DenseHead(self.model.config.vision.width).to(device, torch.bfloat16)
+        self.dtype = _agreed(fastest_dtype(device))
+        model = checkpoint.load(plan.start, device=device) if plan.start else random_model(self.folder, INITIAL_SEED)
+        self.model = as_trained(model.to(device), self.dtype).requires_grad_()
+        self.head = DenseHead(self.model.config.vision.width).to(device, self.dtype)
 
     def run(self) -> None:
         state = torch.load(self.state_path, map_location="cpu") if self.state_path.exists() else None
         if state:
             self.model.load_state_dict(state["model"])
             self.head.load_state_dict(state["head"])
-        done = list(STAGES).index(state["stage"]) if state else 0
+        done = list(STAGES).index(state["stage"] if state else "joint" if self.plan.start else "dense")
         for stage in list(STAGES)[done:]:
             self._run_stage(stage, state if state and state["stage"] == stage else None)
         if self.rank == 0:
@@ -101,8 +134,9 @@ class Trainer:
             for parameter_name, parameter in module.named_parameters()
             if parameter.requires_grad
         ]
-        optimizer = MasterOptimizer(parameters, lr_scales=LR_SCALES[name])
-        first = 0
+        optimizer = MasterOptimizer(parameters, lr_scales=LR_SCALES[name], dtype=self.dtype)
+        start = self.plan.start_step if self.plan.start else 0
+        first = start
         if state:
             first = int(state["step"])  # type: ignore[call-overload]
             if first < num_steps:
@@ -113,7 +147,7 @@ class Trainer:
             with plain_attention():
                 loss, counts = stage.loss(list(self._seeds(name, step)), step)
                 loss.backward()
-            norm = optimizer.step(rate(step, num_steps))
+            norm = optimizer.step(rate(step, num_steps, start))
             counts |= stage.after_step() | {"loss": torch.stack([loss.detach().cpu(), torch.ones(())])}
             counts["norm"] = torch.tensor([norm, 1.0])
             for key, pair in counts.items():
@@ -127,12 +161,19 @@ class Trainer:
     def _stage(self, name: str, num_steps: int) -> DenseStage | JointStage:
         if name == "dense":
             return DenseStage(self.model, self.head)
-        return JointStage(self.model, self.head, Processor.from_checkpoint(self.folder), num_steps=num_steps)
+        return JointStage(
+            self.model,
+            self.head,
+            Processor.from_checkpoint(self.folder),
+            num_steps=num_steps,
+            start_step=self.plan.start_step if self.plan.start else None,
+        )
 
     def _seeds(self, stage: str, step: int) -> Iterator[int]:
         """No scene twice, and the same ones however many ranks share them."""
+        seed = FURTHER_SEED if self.plan.start else STAGES[stage]
         for index in range(self.rank, self.plan.images_per_step, self.num_ranks):
-            yield scene_seed(STAGES[stage], step * self.plan.images_per_step + index)
+            yield scene_seed(seed, step * self.plan.images_per_step + index)
 
     def _log(self, stage: str, step: int, seconds: float, sums: dict[str, Tensor]) -> None:
         if self.rank == 0:
@@ -162,9 +203,16 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for what is learned; a stopped run goes on")
     parser.add_argument("--dense-steps", type=int, default=Plan.dense_steps)
     parser.add_argument("--joint-steps", type=int, default=Plan.joint_steps)
+    parser.add_argument("--start", help="nano or a checkpoint folder: leave the dense stage out and go on from there")
+    parser.add_argument("--start-step", type=int, default=1200, help="with --start: where in the joint stage to begin")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args(arguments)
-    plan = Plan(dense_steps=options.dense_steps, joint_steps=options.joint_steps)
+    plan = Plan(
+        dense_steps=options.dense_steps,
+        joint_steps=options.joint_steps,
+        start=local_folder(options.start) if options.start else None,
+        start_step=options.start_step,
+    )
     write_architecture(options.work / CHECKPOINT_FOLDER)
     num_ranks = 1 if options.device != "cpu" else min(plan.images_per_step, os.cpu_count() or 1)
     with tempfile.TemporaryDirectory() as folder:

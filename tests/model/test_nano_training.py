@@ -1,16 +1,19 @@
 """The training of nano, in its smallest: that it supervises what it should, and that a stopped run goes on."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 
 from model.checkpoint import load
+from model.checkpoint_files import NANO_FOLDER
 from model.deepseek_vl2 import DeepseekVL2
 from model.nano import train
 from model.nano.architecture import as_trained, random_model, save_weights, write_architecture
 from model.nano.dense_head import DenseHead
 from model.nano.lessons import Turn, caption_turn, grounding_turn, make_turns, ocr_turn
+from model.nano.muon import Muon
 from model.nano.optimizer import MasterOptimizer
 from model.nano.packing import Packer
 from model.nano.scenes import Scene, render_scene, scene_seed
@@ -132,6 +135,51 @@ def test_master_weights_keep_what_bfloat16_would_round_away():
         vector.grad, matrix.grad = torch.ones_like(vector), torch.randn_like(matrix)
         optimizer.step(rate=0.02)
     assert (vector < 1).all(), "each of the steps is too small for bfloat16, all of them are not"
+
+
+def test_muon_steps_every_matrix_of_a_stack_as_torch_steps_it_alone():
+    torch.manual_seed(0)
+    stack, tall = torch.nn.Parameter(torch.randn(3, 8, 16)), torch.nn.Parameter(torch.randn(16, 8))
+    theirs = [torch.nn.Parameter(one.clone()) for one in (*stack.detach(), tall.detach())]
+    groups = {"lr": 0.1, "weight_decay": 0.05}
+    ours = Muon([{"params": [stack, tall], **groups}], dtype=torch.bfloat16)
+    reference = torch.optim.Muon([{"params": theirs, **groups}], adjust_lr_fn="match_rms_adamw")
+    for _ in range(3):
+        stack.grad, tall.grad = torch.randn_like(stack), torch.randn_like(tall)
+        for one, gradient in zip(theirs, (*stack.grad, tall.grad), strict=True):
+            one.grad = gradient.clone()
+        ours.step()
+        reference.step()
+    for one, wanted in zip((*stack, tall), theirs, strict=True):
+        torch.testing.assert_close(one, wanted, atol=2e-3, rtol=0)  # theirs normalises in bfloat16 too
+
+
+def test_ranks_share_the_work_of_muon_without_leaving_any_out(monkeypatch: pytest.MonkeyPatch):
+    updates = [torch.ones(shape) for shape in ((8, 8), (8, 16), (16, 8), (3, 4, 4), (2, 2))]
+    stacks = [[0], [1, 2], [3], [4]]
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    done = []
+    for rank in (0, 1):
+        monkeypatch.setattr(torch.distributed, "get_rank", lambda rank=rank: rank)
+        own = [one for piece in Muon._own(updates, stacks) for one in piece]
+        assert own
+        done += own
+    assert sorted(done) == [0, 1, 2, 3, 4]
+
+
+def test_a_start_from_a_checkpoint_leaves_the_dense_stage_out(tmp_path: Path):
+    write_architecture(tmp_path / "checkpoint")
+    plan = Plan(joint_steps=3, images_per_step=2, start=NANO_FOLDER, start_step=1)
+    trainer = Trainer(tmp_path, plan, torch.device("cpu"), rank=0, num_ranks=1)
+    before = {name: one.clone() for name, one in trainer.model.named_parameters()}
+    trainer.run()
+    steps = [json.loads(line) for line in (tmp_path / "curve.jsonl").read_text().splitlines()]
+    assert [(line["stage"], line["step"]) for line in steps] == [("joint", 3)]
+    after = dict(trainer.model.named_parameters())
+    assert not torch.equal(
+        after["language.layers.0.mlp.down_proj.weight"], before["language.layers.0.mlp.down_proj.weight"]
+    )
 
 
 def test_rate_warms_up_and_comes_down():
