@@ -1,22 +1,30 @@
 """Hidden states -> attention outputs: multi-head (MHA, with grouped queries) and multi-head latent attention (MLA).
 
-Prefill expands keys and values per head; decode of MLA is absorbed, attending on the latents themselves. Both read
-one packed step (`StepLayout`). Shapes: T tokens, D width, H heads, G kv heads, S context, B decoding sequences,
-L kv_lora_rank, R rotated width, W cache row width.
+Spans of many tokens expand keys and values per head, block by block of their context; short spans and decoding rows of
+MLA are absorbed, attending on the latents themselves. Both read one packed step (`StepLayout`). Shapes: T tokens, D
+width, H heads, G kv heads, S context, B decoding sequences, P pages, L kv_lora_rank, R rotated width, N unrotated
+width, Q = N + R, V value width, W cache row width.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.config import LanguageConfig
-from model.kv_cache import LayerCache, PrefillSpan, StepLayout
+from model.kv_cache import PAGE_TOKENS, LayerCache
+from model.partial_attention import PartialAttention, float_products
 from model.rope import Rotation, mla_softmax_scale
+from model.step_layout import DecodeRows, PrefillSpan, StepLayout
 
 MLA_NORM_EPS = 1e-6
 """Of the norms inside MLA, whatever the checkpoint's rms_norm_eps says (reference-facts, section 6)."""
+
+
+CONTEXT_BLOCK_TOKENS = 1024
+"""Of the cached context that a span attends to at a time: bounds what is expanded, however long the context is."""
 
 
 class RMSNorm(nn.Module):
@@ -47,31 +55,50 @@ class Attention(nn.Module, ABC):
         if cache is not None:
             assert layout.new_slots_T is not None
             cache.write(layout.new_slots_T, rows_TW)
-        outputs = [self._prefill_span(queries, rows_TW, span, cache) for span in layout.prefill]
-        if layout.decode_slots_BS is not None:
+        outputs = [self._attend_span(queries, rows_TW, span, cache) for span in layout.prefill]
+        if layout.decode is not None:
             assert cache is not None
-            context_BSW = cache.read(layout.decode_slots_BS)
-            outputs.append(self.decode(queries[layout.num_prefill_tokens :], context_BSW, layout.decode_mask_BS))
+            outputs.append(self.decode(queries[layout.num_prefill_tokens :], layout.decode, cache))
         return self.o_proj(torch.cat(outputs))
 
-    def _prefill_span(self, queries: Tensor, rows_TW: Tensor, span: PrefillSpan, cache: LayerCache | None) -> Tensor:
-        if cache is None or span.context_slots_S is None:
-            context_SW = rows_TW[span.start : span.end]
-        else:
-            context_SW = cache.read(span.context_slots_S)
-        return self.prefill(queries[span.start : span.end], context_SW)
+    def _attend_span(self, queries: Tensor, rows_TW: Tensor, span: PrefillSpan, cache: LayerCache | None) -> Tensor:
+        """[T, H * v width]: the span's own tokens causally, and all cached ones before them, a block at a time."""
+        q, own_TW = queries[span.start : span.end], rows_TW[span.start : span.end]
+        attend = self.span_attention(q, span.num_context)
+        partial = attend(own_TW, True)
+        for block_SW in _past_blocks(span, cache):
+            partial = attend(block_SW, False).merged(partial)
+        return self.finish_span(partial, queries.dtype, span.num_context)
 
     @abstractmethod
     def project(self, hidden_TD: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor]:
         """Rotated queries [T, H, q width] and the cache rows [T, W] of the same tokens."""
 
     @abstractmethod
-    def prefill(self, queries_THQ: Tensor, context_SW: Tensor) -> Tensor:
-        """The last T of S context tokens attend causally to all of them; returns [T, H * v width]."""
+    def span_attention(self, queries_THQ: Tensor, num_context: int) -> "SpanAttention":
+        """How these queries attend to rows of a context of that length."""
 
     @abstractmethod
-    def decode(self, queries_BHQ: Tensor, context_BSW: Tensor, mask_BS: Tensor | None) -> Tensor:
+    def finish_span(self, partial: PartialAttention, dtype: torch.dtype, num_context: int) -> Tensor:
+        """[T, H * v width] of what `span_attention` has gathered."""
+
+    @abstractmethod
+    def decode(self, queries_BHQ: Tensor, rows: DecodeRows, cache: LayerCache) -> Tensor:
         """One token of each sequence attends to its own context; returns [B, H * v width]."""
+
+
+SpanAttention = Callable[[Tensor, bool], PartialAttention]
+"""(context rows [S, W], whether they are the queries' own) -> what the queries take from them."""
+
+
+def _past_blocks(span: PrefillSpan, cache: LayerCache | None) -> Iterator[Tensor]:
+    """Rows [S, W] of the tokens before the span."""
+    for start in range(0, span.num_past, CONTEXT_BLOCK_TOKENS):
+        assert cache is not None
+        assert span.pages_P is not None
+        end = min(span.num_past, start + CONTEXT_BLOCK_TOKENS)
+        pages_P = span.pages_P[start // PAGE_TOKENS : -(-end // PAGE_TOKENS)]
+        yield cache.read(pages_P)[: end - start]
 
 
 class MultiHeadAttention(Attention):
@@ -91,14 +118,29 @@ class MultiHeadAttention(Attention):
         k_TGR = rotation.apply(self.k_proj(hidden_TD).unflatten(-1, (self.num_kv_heads, -1)))
         return q_THR, torch.cat([k_TGR.flatten(1), self.v_proj(hidden_TD)], dim=-1)
 
-    def prefill(self, queries_THQ: Tensor, context_SW: Tensor) -> Tensor:
-        k_SGR, v_SGR = context_SW.unflatten(-1, (2, self.num_kv_heads, self.head_dim)).unbind(1)
-        output_HTR = _causal(queries_THQ, k_SGR, v_SGR, scale=self.head_dim**-0.5)
-        return output_HTR.transpose(0, 1).flatten(1)
+    def span_attention(self, queries_THQ: Tensor, num_context: int) -> SpanAttention:
+        q_HTQ = queries_THQ.transpose(0, 1).contiguous()
 
-    def decode(self, queries_BHQ: Tensor, context_BSW: Tensor, mask_BS: Tensor | None) -> Tensor:
-        k, v = context_BSW.unflatten(-1, (2, self.num_kv_heads, self.head_dim)).permute(2, 0, 3, 1, 4)
-        return _masked(queries_BHQ, k, v, mask_BS, scale=self.head_dim**-0.5).flatten(1)
+        def attend(rows_SW: Tensor, causal: bool) -> PartialAttention:
+            k, v = rows_SW.unflatten(-1, (2, self.num_kv_heads, self.head_dim)).permute(1, 2, 0, 3)
+            return PartialAttention.of_block(q_HTQ, k, v, scale=self.head_dim**-0.5, causal=causal)
+
+        return attend
+
+    def finish_span(self, partial: PartialAttention, dtype: torch.dtype, num_context: int) -> Tensor:
+        return partial.result(dtype).transpose(0, 1).flatten(1)
+
+    def decode(self, queries_BHQ: Tensor, rows: DecodeRows, cache: LayerCache) -> Tensor:
+        outputs = []
+        for group in rows.groups:
+            context_BSW = cache.read(group.pages_BP)
+            k, v = context_BSW.unflatten(-1, (2, self.num_kv_heads, self.head_dim)).permute(2, 0, 3, 1, 4)
+            # Heads that share a kv head stand as its queries: `enable_gqa` would copy the context per head on CUDA.
+            q = queries_BHQ[group.start : group.end].unflatten(1, (self.num_kv_heads, -1))
+            mask = group.mask_BS[:, None, None]
+            attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.head_dim**-0.5)
+            outputs.append(attended.flatten(1))
+        return torch.cat(outputs)
 
 
 class MultiHeadLatentAttention(Attention):
@@ -141,39 +183,67 @@ class MultiHeadLatentAttention(Attention):
         queries = torch.cat([q_nope, rotation.apply_interleaved(q_rope)], dim=-1)
         return queries, torch.cat([self.kv_a_layernorm(latent_TL), key_TR], dim=-1)
 
-    def prefill(self, queries_THQ: Tensor, context_SW: Tensor) -> Tensor:
-        latent_SL, key_SR = context_SW.split([self.kv_lora_rank, self.rope_dim], dim=-1)
-        kv = self.kv_b_proj(latent_SL).unflatten(-1, (self.num_heads, -1))
-        k_nope, v_SHV = kv.split([self.nope_dim, self.v_dim], dim=-1)
-        k_SHQ = torch.cat([k_nope, key_SR[:, None].expand(-1, self.num_heads, -1)], dim=-1)
-        return _causal(queries_THQ, k_SHQ, v_SHV, scale=self.scale).transpose(0, 1).flatten(1)
+    def span_attention(self, queries_THQ: Tensor, num_context: int) -> SpanAttention:
+        if self._absorbs(len(queries_THQ), num_context):
+            q_HTW = self._absorb(queries_THQ).transpose(0, 1).contiguous()
 
-    def decode(self, queries_BHQ: Tensor, context_BSW: Tensor, mask_BS: Tensor | None) -> Tensor:
+            def attend_to_latents(rows_SW: Tensor, causal: bool) -> PartialAttention:
+                latents = rows_SW[None, :, : self.kv_lora_rank]
+                return PartialAttention.of_block(q_HTW, rows_SW[None], latents, scale=self.scale, causal=causal)
+
+            return attend_to_latents
+        q_HTQ = queries_THQ.transpose(0, 1).contiguous()
+
+        def attend_expanded(rows_SW: Tensor, causal: bool) -> PartialAttention:
+            k_HSQ, v_HSV = self._expand(rows_SW)
+            return PartialAttention.of_block(q_HTQ, k_HSQ, v_HSV, scale=self.scale, causal=causal)
+
+        return attend_expanded
+
+    def finish_span(self, partial: PartialAttention, dtype: torch.dtype, num_context: int) -> Tensor:
+        attended_THV = partial.result(dtype).transpose(0, 1)
+        if self._absorbs(len(attended_THV), num_context):
+            return self._values_of(attended_THV)
+        return attended_THV.flatten(1)
+
+    def decode(self, queries_BHQ: Tensor, rows: DecodeRows, cache: LayerCache) -> Tensor:
+        q_BHW = self._absorb(queries_BHQ)
+        outputs = []
+        for group in rows.groups:
+            context_BSW = cache.read(group.pages_BP)
+            scores_BHS = float_products(q_BHW[group.start : group.end], context_BSW.transpose(1, 2))
+            scores_BHS.mul_(self.scale).masked_fill_(~group.mask_BS[:, None], -torch.inf)
+            weights_BHS = scores_BHS.softmax(dim=-1).to(context_BSW.dtype)
+            outputs.append(torch.bmm(weights_BHS, context_BSW[..., : self.kv_lora_rank]))
+        return self._values_of(torch.cat(outputs))
+
+    def _absorbs(self, num_queries: int, num_context: int) -> bool:
+        """Whether attending to latents takes fewer products than expanding the context: for few queries, that see a
+        long context, it does, though a latent is wider than a head."""
+        expanded_width, latent_width = self.nope_dim + self.rope_dim + self.v_dim, 2 * self.kv_lora_rank + self.rope_dim
+        absorb = self.kv_lora_rank * (self.nope_dim + self.v_dim)
+        expanded = num_context * (absorb + num_queries * expanded_width)
+        return num_queries * (absorb + num_context * latent_width) < expanded
+
+    def _expand(self, rows_SW: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys [H, S, Q] and values [H, S, V] of all heads."""
+        latent_SL, key_SR = rows_SW.split([self.kv_lora_rank, self.rope_dim], dim=-1)
+        kv_HSX = self.kv_b_proj(latent_SL).unflatten(-1, (self.num_heads, -1)).transpose(0, 1)
+        k_nope, v_HSV = kv_HSX.split([self.nope_dim, self.v_dim], dim=-1)
+        return torch.cat([k_nope, key_SR.expand(self.num_heads, -1, -1)], dim=-1), v_HSV
+
+    def _absorb(self, queries_THQ: Tensor) -> Tensor:
+        """[T, H, W]: queries on cache rows, with the keys' expansion moved over to them (arXiv 2405.04434, 2.1.2)."""
+        up_k_HNL, _ = self._up_projections()
+        q_nope, q_rope = queries_THQ.split([self.nope_dim, self.rope_dim], dim=-1)
+        return torch.cat([torch.einsum("thn,hnl->thl", q_nope, up_k_HNL), q_rope], dim=-1)
+
+    def _values_of(self, attended_THL: Tensor) -> Tensor:
+        """[T, H * V]: values of what was attended to as latents."""
+        _, up_v_HVL = self._up_projections()
+        return torch.einsum("thl,hvl->thv", attended_THL, up_v_HVL).flatten(1)
+
+    def _up_projections(self) -> tuple[Tensor, Tensor]:
         up_HXL = self.kv_b_proj.weight.unflatten(0, (self.num_heads, -1))
         up_k_HNL, up_v_HVL = up_HXL.split([self.nope_dim, self.v_dim], dim=1)
-        q_nope, q_rope = queries_BHQ.split([self.nope_dim, self.rope_dim], dim=-1)
-        q_latent = torch.einsum("bhn,hnl->bhl", q_nope, up_k_HNL)
-        queries = torch.cat([q_latent, q_rope], dim=-1)
-        context = context_BSW[:, None]  # one kv head, shared by all query heads
-        latents = context[..., : self.kv_lora_rank]
-        attended = _masked(queries, context, latents, mask_BS, scale=self.scale)
-        return torch.einsum("bhl,hvl->bhv", attended, up_v_HVL).flatten(1)
-
-
-def _causal(q_THQ: Tensor, k_SGQ: Tensor, v_SGV: Tensor, *, scale: float) -> Tensor:
-    """The last T of S tokens attend to what lies before them; returns [H, T, V]."""
-    num_new, num_context = len(q_THQ), len(k_SGQ)
-    q, k, v = (x.transpose(0, 1)[None] for x in (q_THQ, k_SGQ, v_SGV))
-    gqa = q.shape[1] != k.shape[1]
-    if num_new == num_context:
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=gqa)[0]
-    mask = torch.ones(num_new, num_context, dtype=torch.bool, device=q.device).tril(num_context - num_new)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=gqa)[0]
-
-
-def _masked(q_BHQ: Tensor, k_BGSQ: Tensor, v_BGSV: Tensor, mask_BS: Tensor | None, *, scale: float) -> Tensor:
-    """One query per sequence and head; returns [B, H, V]."""
-    # Heads that share a kv head stand as its queries: `enable_gqa` would copy the context once per head on CUDA.
-    q_BGhQ = q_BHQ.unflatten(1, (k_BGSQ.shape[1], -1))
-    mask = None if mask_BS is None else mask_BS[:, None, None]
-    return F.scaled_dot_product_attention(q_BGhQ, k_BGSQ, v_BGSV, attn_mask=mask, scale=scale).flatten(1, 2)
+        return up_k_HNL, up_v_HVL

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from model.config import ModelConfig
 from model.image_tokens import lay_out_images
-from model.kv_cache import StepLayout
 from model.language_model import LanguageModel
 from model.projector import Projector
 from model.prompt import Prompt
+from model.step_layout import StepLayout
 from model.vision_encoder import VisionEncoder
 
 TILES_PER_BATCH = 16
@@ -56,8 +56,12 @@ class DeepseekVL2(nn.Module):
 
     def image_sequence(self, tiles: np.ndarray | Tensor, grids: Sequence[tuple[int, int]]) -> Tensor:
         """Tiles of the images of one prompt -> the embeddings at its image positions, in order."""
+        return self.lay_out(self.image_embeddings(tiles), grids)
+
+    def lay_out(self, tokens_NMD: Tensor, grids: Sequence[tuple[int, int]]) -> Tensor:
+        """Image tokens of the images of one prompt -> the embeddings at its image positions, in order."""
         return lay_out_images(
-            self.image_embeddings(tiles),
+            tokens_NMD,
             grids,
             newline_D=self.image_newline,
             separator_D=self.view_separator,
@@ -73,14 +77,13 @@ class DeepseekVL2(nn.Module):
                 "its template uses a control token that this checkpoint was not trained with"
             )
 
-    def embed(self, prompt: Prompt, image_sequence: Tensor | None = None) -> Tensor:
+    def embed(self, prompt: Prompt) -> Tensor:
         """[T, D]: token embeddings with the images' embeddings at the masked positions.
 
-        `image_sequence` spares the encoding where the same images were encoded before. Raises as `check_prompt` does.
+        Raises as `check_prompt` does.
         """
         self.check_prompt(prompt)
-        if image_sequence is None:
-            image_sequence = self.image_sequence(prompt.tiles, prompt.grids)
+        image_sequence = self.image_sequence(prompt.tiles, prompt.grids)
         image_mask = torch.from_numpy(prompt.image_mask).to(self.device)
         assert int(prompt.image_mask.sum()) == len(image_sequence), "image positions and image tokens differ in number"
         # ids of image positions are replaced, so any valid id does there, even where <image> is past the vocabulary

@@ -6,8 +6,10 @@ nothing of where images come from or what their labels are for.
 
 import asyncio
 import atexit
+import contextlib
 import queue
 import threading
+import time
 import weakref
 from collections.abc import Mapping
 from collections.abc import Sequence as Seq
@@ -17,19 +19,28 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from model import checkpoint
 from model.checkpoint_files import local_folder
 from model.deepseek_vl2 import DeepseekVL2
+from model.engine_stats import EngineStats
 from model.prompt import ImageInput, Message, Processor, Prompt
 from model.scheduler import Scheduler
-from model.sequence import Completion, ContextTooLongError, Request, SamplingParams, Sequence, fail
-from model.tiling import TiledImage
+from model.sequence import (
+    Completion,
+    ContextTooLongError,
+    ImagePrefix,
+    Request,
+    SamplingParams,
+    Sequence,
+    deliver,
+    fail,
+)
+from model.vision_queue import VisionJob, VisionQueue
 
-__all__ = ["Completion", "ContextTooLongError", "Engine", "EngineConfig", "ImageView", "Request"]
+__all__ = ["Completion", "ContextTooLongError", "Engine", "EngineConfig", "EngineStats", "ImageView", "Request"]
 
 _DEFAULT_CACHE_TOKENS = 65536
 
@@ -98,7 +109,7 @@ class Engine:
         other requests of this call are cancelled then.
         """
         prompts = [self.processor.encode(request.messages, request.images) for request in requests]
-        sequences = [self._sequence(p, request, None) for p, request in zip(prompts, requests, strict=True)]
+        sequences = [self._sequence(p, request) for p, request in zip(prompts, requests, strict=True)]
         try:
             for sequence in sequences:
                 self._thread.submit(sequence)
@@ -121,7 +132,11 @@ class Engine:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def _sequence(self, prompt: Prompt, params: SamplingParams, image_sequence: Tensor | None) -> Sequence:
+    def stats(self) -> EngineStats:
+        """What the engine did so far; may be asked from any thread."""
+        return self._thread.stats()
+
+    def _sequence(self, prompt: Prompt, params: SamplingParams, prefix: ImagePrefix | None = None) -> Sequence:
         self.model.check_prompt(prompt)
         if len(prompt) >= self.max_context_tokens:
             raise ContextTooLongError(
@@ -131,28 +146,11 @@ class Engine:
         return Sequence(
             prompt=prompt,
             params=params,
-            image_sequence=image_sequence,
+            image_sequence=None if prefix is None else prefix.image_sequence,
+            prefix=prefix,
             future=Future(),
             max_total_tokens=self.max_context_tokens,
         )
-
-
-@dataclass(frozen=True, kw_only=True)
-class _ImageJob:
-    """The images of one view, to be encoded."""
-
-    images: Seq[TiledImage]
-    future: Future[Tensor]
-
-    def run(self, model: DeepseekVL2) -> None:
-        if not self.future.set_running_or_notify_cancel():
-            return
-        try:
-            tiles = np.concatenate([image.tiles for image in self.images])
-            with torch.inference_mode():
-                self.future.set_result(model.image_sequence(tiles, [image.grid for image in self.images]))
-        except Exception as error:  # noqa: BLE001 - handed to whoever waits for the view
-            self.future.set_exception(error)
 
 
 class _EngineThread:
@@ -162,21 +160,31 @@ class _EngineThread:
     """
 
     def __init__(self, scheduler: Scheduler) -> None:
-        self._inbox: queue.SimpleQueue[Sequence | _ImageJob | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Sequence | VisionJob | _ClosedView | _StatsRequest | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._stopped = False
+        self._last_stats = EngineStats()
         self._thread = threading.Thread(target=self._run, args=(scheduler,), name="labelmill-engine", daemon=True)
         # A daemon, or the interpreter would wait for it for ever; closed before the interpreter goes down, or it could
         # be inside torch while that is taken apart.
         atexit.register(self.close)
         self._thread.start()
 
-    def submit(self, item: Sequence | _ImageJob) -> None:
+    def submit(self, item: "Sequence | VisionJob | _ClosedView | _StatsRequest") -> None:
         """Raises RuntimeError once the thread was told to stop: nobody would answer."""
         with self._lock:
             if self._stopped:
                 raise RuntimeError("the engine is closed")
             self._inbox.put(item)
+
+    def stats(self) -> EngineStats:
+        """Of a closed engine, those it closed with."""
+        request = _StatsRequest(future=Future())
+        try:
+            self.submit(request)
+        except RuntimeError:
+            return self._last_stats
+        return request.future.result()
 
     def stop(self) -> None:
         """Lets the thread end after the step it is in. Does not wait, so that a garbage collection may call it."""
@@ -192,24 +200,50 @@ class _EngineThread:
             atexit.unregister(self.close)
 
     def _run(self, scheduler: Scheduler) -> None:
+        vision = VisionQueue(scheduler.model)
         while not self._stopped:
-            try:
-                item = self._inbox.get(block=scheduler.is_idle)
-            except queue.Empty:
+            self._take_in(scheduler, vision)
+            # Images are encoded as long as there is room to ask about them: encoded ones take memory while they wait.
+            if not vision.is_idle and (vision.has_full_batch or scheduler.wants_more):
+                began = time.perf_counter()
+                scheduler.stats.add_vision(vision.step(), time.perf_counter() - began)
+            if not scheduler.is_idle:
                 self._step(scheduler)
-                continue
-            if isinstance(item, Sequence):
-                scheduler.add(item)
-            elif item is not None:
-                item.run(scheduler.model)
-        self._give_up(scheduler)
+        self._give_up(scheduler, vision)
 
-    def _give_up(self, scheduler: Scheduler) -> None:
+    def _take_in(self, scheduler: Scheduler, vision: VisionQueue) -> None:
+        """All that has come; waits for something where there is nothing to do."""
+        while True:
+            try:
+                item = self._inbox.get(block=scheduler.is_idle and vision.is_idle and not self._stopped)
+            except queue.Empty:
+                return
+            if isinstance(item, Sequence):
+                if item.prompt.images and item.image_sequence is None:
+                    vision.add(_images_of(item, scheduler))
+                else:
+                    scheduler.add(item)
+            elif isinstance(item, VisionJob):
+                vision.add(item)
+            elif isinstance(item, _ClosedView):
+                scheduler.close_prefix(item.prefix)
+            elif isinstance(item, _StatsRequest):
+                item.future.set_result(_snapshot(scheduler))
+            elif self._stopped:
+                return
+
+    def _give_up(self, scheduler: Scheduler, vision: VisionQueue) -> None:
         error = RuntimeError("the engine was closed")
+        self._last_stats = _snapshot(scheduler)
         scheduler.fail_all(error)
+        vision.fail_all(error)
         while not self._inbox.empty():
             item = self._inbox.get()
-            if item is not None:
+            if isinstance(item, _StatsRequest):
+                item.future.set_result(self._last_stats)
+            elif isinstance(item, VisionJob):
+                item.fail(error)
+            elif isinstance(item, Sequence):
                 fail(item.future, error)
 
     @staticmethod
@@ -220,27 +254,70 @@ class _EngineThread:
             scheduler.fail_running(error)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _ClosedView:
+    prefix: ImagePrefix
+
+
+@dataclass(frozen=True, kw_only=True)
+class _StatsRequest:
+    future: "Future[EngineStats]"
+
+
+def _snapshot(scheduler: Scheduler) -> EngineStats:
+    return scheduler.stats.snapshot(
+        num_shared_tokens=scheduler.admission.num_shared_tokens,
+        num_preemptions=scheduler.admission.num_preemptions,
+        expert_loads=scheduler.model.language.expert_loads(),
+    )
+
+
+def _images_of(sequence: Sequence, scheduler: Scheduler) -> VisionJob:
+    """What is to be encoded before a sequence of no view can run."""
+
+    def deliver(image_sequence: Tensor) -> None:
+        sequence.image_sequence = image_sequence
+        scheduler.add(sequence)
+
+    return VisionJob(
+        images=sequence.prompt.images,
+        deliver=deliver,
+        fail=lambda error: fail(sequence.future, error),
+        is_wanted=lambda: not sequence.future.cancelled(),
+    )
+
+
 class ImageView:
     """Images opened once, to be asked about many times, also concurrently."""
 
     def __init__(self, engine: Engine, images: Seq[ImageInput]) -> None:
         self._engine = engine
         self._images = engine.processor.tile(images)
-        self._image_sequence: Tensor | None = None
+        self._prefix: ImagePrefix | None = None
         self._is_open = False
 
     async def __aenter__(self) -> "ImageView":
         if self._images:
-            job = _ImageJob(images=self._images, future=Future())
+            future: Future[Tensor] = Future()
+            job = VisionJob(
+                images=self._images,
+                deliver=lambda image_sequence: deliver(future, image_sequence),
+                fail=lambda error: fail(future, error),
+                is_wanted=lambda: not future.cancelled(),
+            )
             self._engine._thread.submit(job)
-            self._image_sequence = await asyncio.wrap_future(job.future)
+            image_sequence = await asyncio.wrap_future(future)
+            self._prefix = ImagePrefix(prompt=self._prompt(["x"]), image_sequence=image_sequence)
         self._is_open = True
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._image_sequence, self._is_open = None, False
+        prefix, self._prefix, self._is_open = self._prefix, None, False
+        if prefix is not None:
+            with contextlib.suppress(RuntimeError):  # the engine was closed, and its cache is gone with it
+                self._engine._thread.submit(_ClosedView(prefix=prefix))
 
     async def generate(self, text: str | Seq[str | Mapping[str, Any]], **params: Any) -> Completion:
         """Asks one question about the images.
@@ -254,10 +331,16 @@ class ImageView:
         """
         if not self._is_open:
             raise RuntimeError("the view is not open: ask inside `async with engine.open(images) as view`")
-        marks: list[str | Mapping[str, Any]] = [f"{self._engine.processor.config.image_token}\n"] * len(self._images)
-        content = [*marks, text] if isinstance(text, str) else [*marks, *text]
-        messages: list[Message] = [{"role": "user", "content": content}, {"role": "assistant", "content": ""}]
-        prompt = self._engine.processor.encode(messages, self._images)
-        sequence = self._engine._sequence(prompt, SamplingParams(**params), self._image_sequence)
+        prompt = self._prompt([text] if isinstance(text, str) else text)
+        assert self._prefix is None or self._prefix.begins(prompt)
+        sequence = self._engine._sequence(prompt, SamplingParams(**params), self._prefix)
         self._engine._thread.submit(sequence)
         return await asyncio.wrap_future(sequence.future)
+
+    def _prompt(self, text: Seq[str | Mapping[str, Any]]) -> Prompt:
+        marks: list[str | Mapping[str, Any]] = [f"{self._engine.processor.config.image_token}\n"] * len(self._images)
+        messages: list[Message] = [
+            {"role": "user", "content": [*marks, *text]},
+            {"role": "assistant", "content": ""},
+        ]
+        return self._engine.processor.encode(messages, self._images)

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from model.attention import RMSNorm, make_attention
 from model.config import LanguageConfig
-from model.kv_cache import LayerCache, PagedKVCache, StepLayout
+from model.kv_cache import LayerCache, PagedKVCache
 from model.moe import MoE, SwiGLU
 from model.rope import RotaryEmbedding, Rotation
+from model.step_layout import StepLayout
 
 
 class DecoderLayer(nn.Module):
@@ -47,6 +48,11 @@ class LanguageModel(nn.Module):
     def logits(self, hidden_TD: Tensor) -> Tensor:
         """float32 [T, V]; ids past the tokenizer's vocabulary are legal."""
         return self.lm_head(hidden_TD).float()
+
+    def expert_loads(self) -> list[list[int]]:
+        """Per layer with experts, the tokens that each of them was given so far."""
+        layers = [layer.mlp.dispatcher.load_E for layer in self.layers if isinstance(layer.mlp, MoE)]
+        return [[] if load_E is None else load_E.tolist() for load_E in layers]
 
     @property
     def dtype(self) -> torch.dtype:

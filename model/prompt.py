@@ -42,14 +42,22 @@ class Prompt:
 
     input_ids: int64 [T]; positions of an image hold the id of `<image>`.
     image_mask: bool [T], True at those positions.
-    tiles: uint8 [N, S, S, 3], per image its global view and then its local tiles, images in order of appearance.
-    grids: per image (tiles_wide, tiles_high).
+    images: in order of appearance.
     """
 
     input_ids: np.ndarray
     image_mask: np.ndarray
-    tiles: np.ndarray
-    grids: list[tuple[int, int]]
+    images: tuple[TiledImage, ...] = ()
+
+    @property
+    def tiles(self) -> np.ndarray:
+        """uint8 [N, S, S, 3], copied: per image its global view, then its local tiles; [0, 0, 0, 3] without images."""
+        return join_tiles(self.images)
+
+    @property
+    def grids(self) -> list[tuple[int, int]]:
+        """Per image (tiles_wide, tiles_high)."""
+        return [image.grid for image in self.images]
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -166,14 +174,14 @@ class Processor:
             )
         repeats = np.ones(len(marked_ids), dtype=np.int64)
         repeats[marks] = [self.config.num_image_tokens(image.grid) for image in images]
-        size = self.config.candidate_resolutions[0][0]
-        no_tiles = np.empty((0, size, size, 3), dtype=np.uint8)
         return Prompt(
-            input_ids=np.repeat(marked_ids, repeats),
-            image_mask=np.repeat(marks, repeats),
-            tiles=np.concatenate([no_tiles, *(image.tiles for image in images)]),
-            grids=[image.grid for image in images],
+            input_ids=np.repeat(marked_ids, repeats), image_mask=np.repeat(marks, repeats), images=tuple(images)
         )
+
+
+def join_tiles(images: Sequence[TiledImage]) -> np.ndarray:
+    """uint8 [N, S, S, 3] of all images; [0, 0, 0, 3] where there are none."""
+    return np.concatenate([image.tiles for image in images]) if images else np.empty((0, 0, 0, 3), dtype=np.uint8)
 
 
 def _role_of(message: Message) -> str:

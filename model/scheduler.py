@@ -1,40 +1,47 @@
 """Waiting and running sequences -> one packed step after another: continuous batching with chunked prefill.
 
-Every step takes one token of each decoding sequence and up to `prefill_chunk_tokens` prompt tokens of the others, so
-a long prompt never holds up short answers. A sequence is admitted when the cache has pages for its whole length:
-admitted sequences always finish. Knows nothing of threads. Shapes: T tokens of a step, B sequences that sample, D.
+Every step takes the next token of each decoding sequence and up to `prefill_chunk_tokens` tokens of prompts and shared
+prefixes, the short ones first, so that a long prompt never holds up short answers. Knows nothing of threads. Shapes: T
+tokens of a step, B sequences that sample, D.
 """
 
-import contextlib
-from collections import deque
-from concurrent.futures import InvalidStateError
+import time
+from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from model.admission import Admission
 from model.deepseek_vl2 import DeepseekVL2
-from model.kv_cache import PagedKVCache, SequenceStep, pack_step, pages_for
+from model.engine_stats import StatsRecorder
+from model.kv_cache import PagedKVCache, pages_for
 from model.prompt import Processor
 from model.sampler import sample
-from model.sequence import Completion, FinishReason, Sequence, fail
+from model.sequence import Completion, FinishReason, ImagePrefix, Sequence, TokenRun, deliver, fail
+from model.step_layout import SequenceStep, pack_step
+
+OLDEST_SHARE = 4
+"""One part in so many of a step's prompt tokens goes to the oldest prompt, so that short ones never starve it."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Chunk:
-    """The tokens one sequence adds in this step."""
+class Chunk:
+    """The tokens one sequence or prefix adds in this step."""
 
-    sequence: Sequence
+    run: TokenRun
     start: int
     end: int
 
     @property
-    def samples(self) -> bool:
-        return self.end >= self.sequence.num_prompt_tokens
+    def sampling(self) -> Sequence | None:
+        """The sequence whose next token this chunk decides."""
+        return self.run if isinstance(self.run, Sequence) and self.end == self.run.num_tokens else None
 
     @property
     def step(self) -> SequenceStep:
-        return SequenceStep(pages=self.sequence.pages, start=self.start, end=self.end)
+        return SequenceStep(pages=self.run.pages, start=self.start, end=self.end)
 
 
 class Scheduler:
@@ -48,19 +55,34 @@ class Scheduler:
         cache_tokens: int,
     ) -> None:
         self.model, self.processor = model, processor
-        self.max_num_sequences, self.prefill_chunk_tokens = max_num_sequences, prefill_chunk_tokens
-        self.cache = PagedKVCache(
-            model.config.language, num_pages=pages_for(cache_tokens), dtype=model.dtype, device=model.device
+        self.prefill_chunk_tokens = prefill_chunk_tokens
+        # One page more than the tokens need: a sequence goes on in a copy of the page that its prefix ends in.
+        num_pages = pages_for(cache_tokens) + 1
+        self.cache = PagedKVCache(model.config.language, num_pages=num_pages, dtype=model.dtype, device=model.device)
+        self.admission = Admission(
+            self.cache, max_num_sequences=max_num_sequences, max_prefix_tokens=prefill_chunk_tokens
         )
-        self.waiting: deque[Sequence] = deque()
-        self.running: list[Sequence] = []
+        self.stats = StatsRecorder(max_num_sequences=max_num_sequences, num_cache_pages=num_pages)
 
     @property
     def is_idle(self) -> bool:
-        return not self.waiting and not self.running
+        return self.admission.is_idle
+
+    @property
+    def wants_more(self) -> bool:
+        """Whether more sequences could run than there are."""
+        return len(self.admission.running) + len(self.admission.waiting) < self.admission.max_num_sequences
 
     def add(self, sequence: Sequence) -> None:
-        self.waiting.append(sequence)
+        """Its images are encoded; those that are not as many as its prompt says fail it alone."""
+        num_encoded = 0 if sequence.image_sequence is None else len(sequence.image_sequence)
+        if num_encoded != int(sequence.prompt.image_mask.sum()):
+            fail(sequence.future, AssertionError("image positions and image tokens differ in number"))
+        else:
+            self.admission.waiting.append(sequence)
+
+    def close_prefix(self, prefix: ImagePrefix) -> None:
+        self.admission.close(prefix)
 
     @torch.inference_mode()
     def step(self) -> None:
@@ -68,96 +90,107 @@ class Scheduler:
 
         Raises whatever the pass raised; the sequences in it are as good as lost then (see `fail_running`).
         """
+        began = time.perf_counter()
         self._drop_cancelled()
-        self._admit()
-        prefill, decode = self._plan()
+        self.admission.admit()
+        decode = self._decode_chunks()
+        prefill = self._prefill_chunks()
         if not prefill and not decode:
             return
+        chunks = [*prefill, *decode]
         layout = pack_step([chunk.step for chunk in prefill], [chunk.step for chunk in decode], self.model.device)
-        hidden_TD = self.model.language(self._embed(prefill, decode), layout, self.cache)
-        self._sample(hidden_TD, [*prefill, *decode])
+        hidden_TD = self.model.language(self._embed(chunks), layout, self.cache)
+        self.stats.add_step(
+            num_prefill_tokens=layout.num_prefill_tokens,
+            num_decode_tokens=len(decode),
+            num_running=len(self.admission.running),
+            num_used_pages=self.cache.num_used_pages,
+        )
+        for chunk in chunks:
+            chunk.run.num_cached_tokens = chunk.end
+        self.admission.finish_prefixes()
+        self._sample(hidden_TD, chunks)
+        self.stats.add_seconds(time.perf_counter() - began)
 
     def fail_running(self, error: BaseException) -> None:
         """Gives up the sequences of a step that raised, e.g. out of memory; those that wait are tried after them."""
-        if not self.running:  # it was none of them, so it would be raised again and again
+        prefixes = set(self.admission.prefilling)
+        self.admission.clear_prefilling()
+        if not self.admission.running and not prefixes:  # it was none of them, so it would be raised again and again
             self.fail_all(error)
-        for sequence in list(self.running):
-            self._retire(sequence)
+        for sequence in list(self.admission.running):
+            self.admission.retire(sequence)
+            fail(sequence.future, error)
+        for sequence in [one for one in self.admission.waiting if one.prefix in prefixes]:
+            self.admission.waiting.remove(sequence)
             fail(sequence.future, error)
 
     def fail_all(self, error: BaseException) -> None:
         """Gives every sequence up with the same error."""
-        given_up = [*self.running, *self.waiting]
-        self.waiting.clear()
-        for sequence in list(self.running):
-            self._retire(sequence)
+        given_up = [*self.admission.running, *self.admission.waiting]
+        self.admission.waiting.clear()
+        self.admission.clear_prefilling()
+        for sequence in list(self.admission.running):
+            self.admission.retire(sequence)
         for sequence in given_up:
             fail(sequence.future, error)
 
     def _drop_cancelled(self) -> None:
-        for sequence in [s for s in self.running if s.future.cancelled()]:
-            self._retire(sequence)
-        self.waiting = deque(s for s in self.waiting if not s.future.cancelled())
+        for sequence in [one for one in self.admission.running if one.future.cancelled()]:
+            self.admission.retire(sequence)
+        for sequence in [one for one in self.admission.waiting if one.future.cancelled()]:
+            self.admission.waiting.remove(sequence)
 
-    def _admit(self) -> None:
-        while self.waiting and len(self.running) < self.max_num_sequences:
-            sequence = self.waiting[0]
-            num_pages = pages_for(
-                min(sequence.num_prompt_tokens + sequence.params.max_new_tokens, sequence.max_total_tokens)
-            )
-            if num_pages > self.cache.num_free_pages:
-                return  # first come, first served: a long request is not starved by short ones behind it
-            self.waiting.popleft()
-            try:
-                sequence.prompt_embeds_TD = self.model.embed(sequence.prompt, sequence.image_sequence)
-            except Exception as error:  # noqa: BLE001 - this request's own images; the others go on
-                fail(sequence.future, error)
-                continue
-            sequence.pages = self.cache.allocate(num_pages)
-            self.running.append(sequence)
+    def _decode_chunks(self) -> list[Chunk]:
+        """One token of every decoding sequence that finds a page for it; similar lengths together (see `pack_step`)."""
+        for sequence in [one for one in self.admission.running if one.is_decoding]:
+            if sequence in self.admission.running:  # growing may have cost a later one its place
+                self.admission.grow(sequence)
+        decoding = [one for one in self.admission.running if one.is_decoding]
+        decoding.sort(key=lambda one: one.num_tokens)
+        return [Chunk(run=one, start=one.num_cached_tokens, end=one.num_tokens) for one in decoding]
 
-    def _plan(self) -> tuple[list[_Chunk], list[_Chunk]]:
-        budget, prefill, decode = self.prefill_chunk_tokens, [], []
-        for sequence in self.running:
-            start = sequence.num_cached_tokens
-            if sequence.is_prefilled:
-                decode.append(_Chunk(sequence=sequence, start=start, end=start + 1))
-            elif budget > 0:
-                end = min(sequence.num_prompt_tokens, start + budget)
-                prefill.append(_Chunk(sequence=sequence, start=start, end=end))
-                budget -= end - start
-        return prefill, decode
+    def _prefill_chunks(self) -> list[Chunk]:
+        running = [one for one in self.admission.running if not one.is_decoding]
+        runs: list[TokenRun] = [*self.admission.prefilling, *running]
+        granted = share_budget([run.num_missing_tokens for run in runs], self.prefill_chunk_tokens)
+        return [
+            Chunk(run=run, start=run.num_cached_tokens, end=run.num_cached_tokens + num_tokens)
+            for run, num_tokens in zip(runs, granted, strict=True)
+            if num_tokens
+        ]
 
-    def _embed(self, prefill: list[_Chunk], decode: list[_Chunk]) -> Tensor:
-        parts = []
-        for chunk in prefill:
-            assert chunk.sequence.prompt_embeds_TD is not None
-            parts.append(chunk.sequence.prompt_embeds_TD[chunk.start : chunk.end])
-        last_ids = [chunk.sequence.output_ids[-1] for chunk in decode]
-        if last_ids:
-            parts.append(self.model.language.embed_tokens(torch.tensor(last_ids, device=self.model.device)))
-        return torch.cat(parts)
-
-    def _sample(self, hidden_TD: Tensor, chunks: list[_Chunk]) -> None:
-        last_rows, row = [], 0
+    def _embed(self, chunks: Seq[Chunk]) -> Tensor:
+        """[T, D]: embeddings of the chunks' tokens, those of images at their places."""
+        ids = np.concatenate([chunk.run.ids(chunk.start, chunk.end) for chunk in chunks])
+        device = self.model.device
+        embeds_TD = self.model.language.embed_tokens(torch.from_numpy(ids).to(device, non_blocking=True))
+        row = 0
         for chunk in chunks:
+            images = chunk.run.images(chunk.start, chunk.end)
+            if images is not None:
+                rows = torch.from_numpy(row + np.flatnonzero(images[0])).to(device, non_blocking=True)
+                embeds_TD[rows] = images[1].to(embeds_TD.dtype)
             row += chunk.end - chunk.start
-            chunk.sequence.num_cached_tokens = chunk.end
-            if chunk.samples:
-                chunk.sequence.prompt_embeds_TD = None
-                last_rows.append(row - 1)
-        sampling = [chunk.sequence for chunk in chunks if chunk.samples]
-        if not sampling:
+        return embeds_TD
+
+    def _sample(self, hidden_TD: Tensor, chunks: Seq[Chunk]) -> None:
+        ends = np.cumsum([chunk.end - chunk.start for chunk in chunks])
+        sampling = [(end - 1, chunk.sampling) for end, chunk in zip(ends, chunks, strict=True)]
+        rows = [row for row, sequence in sampling if sequence is not None]
+        sequences = [sequence for _, sequence in sampling if sequence is not None]
+        if not rows:
             return
-        tokens, logprobs = sample(self.model.language.logits(hidden_TD[last_rows]), sampling)
+        index = torch.tensor(rows, device=hidden_TD.device)
+        tokens, logprobs = sample(self.model.language.logits(hidden_TD[index]), sequences)
         stop_token_ids = self.processor.tokenizer.stop_token_ids
-        for sequence, token, logprob in zip(sampling, tokens, logprobs, strict=True):
+        for sequence, token, logprob in zip(sequences, tokens, logprobs, strict=True):
             reason = sequence.append(token, logprob, stop_token_ids)
             if reason is not None:
                 self._finish(sequence, reason)
 
     def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
-        self._retire(sequence)
+        self.admission.retire(sequence)
         completion = Completion(
             token_ids=list(sequence.output_ids),
             text=self.processor.decode(sequence.output_ids),
@@ -165,10 +198,17 @@ class Scheduler:
             mean_logprob=sequence.sum_logprob / len(sequence.output_ids),
             num_prompt_tokens=sequence.num_prompt_tokens,
         )
-        with contextlib.suppress(InvalidStateError):  # cancelled while it ran its last step
-            sequence.future.set_result(completion)
+        deliver(sequence.future, completion)
 
-    def _retire(self, sequence: Sequence) -> None:
-        self.running.remove(sequence)
-        self.cache.release(sequence.pages)
-        sequence.pages, sequence.prompt_embeds_TD = [], None
+
+def share_budget(missing: Seq[int], budget: int) -> list[int]:
+    """How many tokens of a step each prompt gets: a share for the first, the oldest; the rest to the shortest."""
+    granted = [0] * len(missing)
+    if missing:
+        granted[0] = min(missing[0], max(1, budget // OLDEST_SHARE))
+    left = budget - sum(granted)
+    for index in sorted(range(len(missing)), key=lambda index: missing[index]):
+        more = min(missing[index] - granted[index], left)
+        granted[index] += more
+        left -= more
+    return granted

@@ -1,16 +1,18 @@
 """One request inside the engine: what was asked, how far it is, and what came out.
 
-Knows nothing of other sequences. Shapes: T prompt tokens, D language width.
+Knows nothing of pages but which it holds. Shapes: T prompt tokens, D language width.
 """
 
 import contextlib
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Collection
 from collections.abc import Sequence as Seq
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,6 +31,8 @@ class SamplingParams:
     repetition_penalty: float = 1.0
     """Divides positive and multiplies negative logits of every id of prompt and output; 1 changes nothing."""
     seed: int = 0
+    ignore_eos: bool = False
+    """Goes on after an end of sentence, until `max_new_tokens`: for measurements."""
 
     def __post_init__(self) -> None:
         for ok, name, wanted in (
@@ -76,43 +80,146 @@ class ContextTooLongError(ValueError):
     """The prompt leaves no room for a single output token."""
 
 
+class TokenRun(ABC):
+    """Tokens whose rows go into the cache chunk by chunk; the scheduler owns its pages.
+
+    `image_sequence`: embeddings [image positions, D] of its images, None until they are encoded.
+    """
+
+    image_sequence: Tensor | None
+    pages: list[int]
+    num_cached_tokens: int
+
+    @property
+    @abstractmethod
+    def input_ids(self) -> np.ndarray:
+        """int64 [T]; what stands at image positions is replaced."""
+
+    @property
+    @abstractmethod
+    def image_mask(self) -> np.ndarray:
+        """bool [T]"""
+
+    @property
+    def num_tokens(self) -> int:
+        """All that is to be cached before the next token can be sampled."""
+        return len(self.input_ids)
+
+    @property
+    def num_missing_tokens(self) -> int:
+        return self.num_tokens - self.num_cached_tokens
+
+    def ids(self, start: int, end: int) -> np.ndarray:
+        """Token ids start..end, 0 at image positions: `<image>` may lie past the vocabulary."""
+        return np.where(self.image_mask[start:end], 0, self.input_ids[start:end])
+
+    def images(self, start: int, end: int) -> tuple[np.ndarray, Tensor] | None:
+        """(which of the tokens start..end are images', their embeddings); None where none is."""
+        mask = self.image_mask[start:end]
+        if not mask.any():
+            return None
+        assert self.image_sequence is not None
+        first = int(self.image_mask[:start].sum())
+        return mask, self.image_sequence[first : first + int(mask.sum())]
+
+
 @dataclass(kw_only=True, eq=False)
-class Sequence:
+class ImagePrefix(TokenRun):
+    """The beginning that all prompts about one opened view share: everything up to its last image token.
+
+    Cached when the first of them is admitted, and shared by all from then on. While no running sequence uses it, its
+    pages may be taken for others; it is computed again when it is wanted again.
+    """
+
+    prompt: Prompt
+    image_sequence: Tensor | None
+    is_open: bool = True
+    num_users: int = 0
+    """Running sequences that hold its pages."""
+
+    pages: list[int] = field(default_factory=list)
+    num_cached_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        self._length = 1 + int(np.flatnonzero(self.prompt.image_mask)[-1])
+
+    @property
+    def input_ids(self) -> np.ndarray:
+        return self.prompt.input_ids[: self._length]
+
+    @property
+    def image_mask(self) -> np.ndarray:
+        return self.prompt.image_mask[: self._length]
+
+    @property
+    def is_cached(self) -> bool:
+        return self.num_missing_tokens == 0
+
+    def begins(self, prompt: Prompt) -> bool:
+        return np.array_equal(self.input_ids, prompt.input_ids[: self._length])
+
+
+@dataclass(kw_only=True, eq=False)
+class Sequence(TokenRun):
     """Mutable state of one request; the scheduler owns it."""
 
     prompt: Prompt
     params: SamplingParams
     image_sequence: Tensor | None = None
-    """Embeddings of the prompt's images where they were encoded before (an opened view)."""
+    prefix: ImagePrefix | None = None
+    """Shared with other prompts about the same view."""
     future: Future[Completion]
     max_total_tokens: int
     """Prompt and output together, bounded by the model's context and the cache."""
 
-    prompt_embeds_TD: Tensor | None = None
     pages: list[int] = field(default_factory=list)
     num_cached_tokens: int = 0
     output_ids: list[int] = field(default_factory=list)
     sum_logprob: float = 0.0
     generator: torch.Generator | None = None
+    num_overtaken: int = 0
+    """Sequences that came later and were admitted before it."""
+
+    @property
+    def input_ids(self) -> np.ndarray:
+        return self.prompt.input_ids
+
+    @property
+    def image_mask(self) -> np.ndarray:
+        return self.prompt.image_mask
 
     @property
     def num_prompt_tokens(self) -> int:
         return len(self.prompt)
 
     @property
-    def is_prefilled(self) -> bool:
-        return self.num_cached_tokens >= self.num_prompt_tokens
+    def num_tokens(self) -> int:
+        return self.num_prompt_tokens + len(self.output_ids)
+
+    @property
+    def is_decoding(self) -> bool:
+        """Whether its last token alone is missing; a sequence that was preempted computes its outputs again first."""
+        return bool(self.output_ids) and self.num_missing_tokens == 1
+
+    def ids(self, start: int, end: int) -> np.ndarray:
+        length = self.num_prompt_tokens
+        outputs = np.array(self.output_ids[max(0, start - length) : max(0, end - length)], dtype=np.int64)
+        return outputs if start >= length else np.concatenate([super().ids(start, end), outputs])
 
     def append(self, token_id: int, logprob: float, stop_token_ids: Collection[int]) -> FinishReason | None:
         """Takes one sampled token; returns why the sequence is finished, or None."""
         self.output_ids.append(token_id)
         self.sum_logprob += logprob
-        if token_id in stop_token_ids:
+        if token_id in stop_token_ids and not self.params.ignore_eos:
             return "stop"
-        total = self.num_prompt_tokens + len(self.output_ids)
-        return (
-            "length" if len(self.output_ids) >= self.params.max_new_tokens or total >= self.max_total_tokens else None
-        )
+        is_full = len(self.output_ids) >= self.params.max_new_tokens or self.num_tokens >= self.max_total_tokens
+        return "length" if is_full else None
+
+
+def deliver(future: Future[Any], result: object) -> None:
+    """Hands the result to whoever waits, unless cancelled in the meantime."""
+    with contextlib.suppress(InvalidStateError):
+        future.set_result(result)
 
 
 def fail(future: Future[Any], error: BaseException) -> None:

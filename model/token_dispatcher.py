@@ -24,16 +24,26 @@ class LocalTokenDispatcher:
 
     def __init__(self, num_experts: int) -> None:
         self.num_experts = num_experts
+        self.load_E: Tensor | None = None
+        """int64: copies that each expert was given since it was made, on the device of the first; None before it."""
 
     def dispatch(self, hidden_TD: Tensor, expert_ids_TK: Tensor) -> Dispatched:
-        experts_N = expert_ids_TK.flatten()
-        order_N = torch.argsort(experts_N, stable=True)
-        counts_E = torch.bincount(experts_N, minlength=self.num_experts)
+        # Nothing here waits for the device, so that a whole step can be queued: bincount would.
+        experts_N, order_N = expert_ids_TK.flatten().sort(stable=True)
+        experts_E = torch.arange(self.num_experts, device=experts_N.device)
+        offsets_E = torch.searchsorted(experts_N, experts_E, right=True, out_int32=True)
+        self._count(offsets_E)
         return Dispatched(
             hidden_ND=hidden_TD[order_N // expert_ids_TK.shape[1]],
-            offsets_E=counts_E.cumsum(0).to(torch.int32),
+            offsets_E=offsets_E,
             order_N=order_N,
         )
+
+    def _count(self, offsets_E: Tensor) -> None:
+        if self.load_E is None or self.load_E.device != offsets_E.device:
+            with torch.inference_mode(False):  # it outlives the step that makes it
+                self.load_E = torch.zeros(self.num_experts, dtype=torch.int64, device=offsets_E.device)
+        self.load_E += torch.diff(offsets_E, prepend=offsets_E.new_zeros(1))
 
     def combine(self, outputs_ND: Tensor, dispatched: Dispatched, weights_TK: Tensor) -> Tensor:
         """Weighted sum over each token's experts, in float32 and in the order of its choices; returns [T, D]."""

@@ -18,7 +18,6 @@ import torch
 
 from model.deepseek_vl2 import DeepseekVL2
 from model.engine import Completion, ContextTooLongError, Engine, EngineConfig, Request
-from model.kv_cache import pages_for
 from model.prompt import Processor
 from model.scheduler import Scheduler
 from model.sequence import Sequence
@@ -172,9 +171,7 @@ def test_control_token_without_an_embedding_is_refused():
     processor, config = golden.processor("base-like"), load("base-like").config
     prompt = processor.encode(ask("hi").messages)
     ids = np.append(prompt.input_ids, config.language.vocab_size)
-    extended = type(prompt)(
-        input_ids=ids, image_mask=np.append(prompt.image_mask, False), tiles=prompt.tiles, grids=prompt.grids
-    )
+    extended = type(prompt)(input_ids=ids, image_mask=np.append(prompt.image_mask, False), images=prompt.images)
     with pytest.raises(ValueError, match="holds token id 672, but the model has 672 embeddings"):
         load("base-like").logits(extended)
     load("base-like").check_prompt(prompt)
@@ -203,11 +200,11 @@ def test_requests_wait_for_pages_and_all_pages_come_back():
     for one in waiting:
         steps.add(one)
     steps.step()
-    assert steps.running
-    assert steps.waiting
+    assert steps.admission.running
+    assert steps.admission.waiting
     step_until_idle(steps)
     assert all(one.future.result(timeout=0).num_output_tokens == 30 for one in waiting)
-    assert steps.cache.num_free_pages == pages_for(96)
+    assert steps.cache.num_free_pages == steps.cache.num_pages
 
 
 def test_step_mixes_prompts_and_decoding_within_the_budget_of_prompt_tokens():

@@ -12,6 +12,7 @@ import torch
 
 from model.config import load_model_config
 from model.deepseek_vl2 import DeepseekVL2
+from model.kv_cache import PAGE_TOKENS, PagedKVCache
 from tests import golden
 
 VISION = {"layers": 27, "mlp_ratio": 3.7362, "patch_size": 14, "width": 1152, "model_name": "siglip_so400m_patch14_384"}
@@ -46,10 +47,7 @@ LANGUAGE = {
 NUM_POOL_PARAMETERS = 15.2e6
 
 
-@pytest.mark.parametrize(
-    ("variant", "file_parameters"), [("tiny", 3.37e9), ("small", 16.145e9), ("full", 27.475e9)], ids=str
-)
-def test_released_variant_has_as_many_parameters_as_its_files(variant: str, file_parameters: float, tmp_path: Path):
+def build(variant: str, folder: Path) -> DeepseekVL2:
     language = LANGUAGE[variant]
     golden_config = json.loads((golden.checkpoint_folder("base-like") / "config.json").read_text())
     config = {
@@ -60,8 +58,31 @@ def test_released_variant_has_as_many_parameters_as_its_files(variant: str, file
         "projector_config": {"n_embed": language["hidden_size"]},
         "language_config": language,
     }
-    (tmp_path / "config.json").write_text(json.dumps(config))
+    (folder / "config.json").write_text(json.dumps(config))
     with torch.device("meta"):
-        model = DeepseekVL2(load_model_config(tmp_path))
+        return DeepseekVL2(load_model_config(folder))
+
+
+@pytest.mark.parametrize(
+    ("variant", "file_parameters"), [("tiny", 3.37e9), ("small", 16.145e9), ("full", 27.475e9)], ids=str
+)
+def test_released_variant_has_as_many_parameters_as_its_files(variant: str, file_parameters: float, tmp_path: Path):
+    model = build(variant, tmp_path)
     num_parameters = sum(parameter.numel() for parameter in model.parameters()) + NUM_POOL_PARAMETERS
     assert num_parameters == pytest.approx(file_parameters, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("variant", "values_per_layer", "bytes_per_token"),
+    [("small", 512 + 64, 31_104), ("full", 512 + 64, 34_560), ("tiny", 2 * 10 * 128, 61_440)],
+    ids=["small", "full", "tiny"],
+)
+def test_cache_holds_the_latent_of_a_token_and_no_more(
+    variant: str, values_per_layer: int, bytes_per_token: int, tmp_path: Path
+):
+    """Tiny has no latents: keys and values of all heads. Bytes are of bfloat16, over all layers."""
+    config = build(variant, tmp_path).config.language
+    cache = PagedKVCache(config, num_pages=3, dtype=torch.bfloat16, device=torch.device("meta"))
+    for index in range(config.num_hidden_layers):
+        assert cache.layer(index).rows.shape == (3 * PAGE_TOKENS, values_per_layer)
+    assert cache.num_bytes / (3 * PAGE_TOKENS) == bytes_per_token

@@ -1,19 +1,10 @@
-"""Pages are handed out and taken back; a step knows which rows each sequence writes and reads."""
+"""Pages are handed out, shared and taken back, and hold what the released variants need and no more."""
 
 import pytest
 import torch
 
 from model.config import LanguageConfig
-from model.kv_cache import (
-    PAGE_TOKENS,
-    PagedKVCache,
-    SequenceStep,
-    StepLayout,
-    kv_row_width,
-    pack_step,
-    pages_for,
-    slots_of,
-)
+from model.kv_cache import PAGE_TOKENS, PagedKVCache, kv_row_width, pages_for
 
 CPU = torch.device("cpu")
 
@@ -48,49 +39,36 @@ def test_page_belongs_to_one_sequence_at_a_time():
     assert sorted(pages.allocate(3)) == sorted(second)
 
 
-def test_slots_follow_the_order_of_the_pages():
-    assert slots_of([5, 2], 0, 3).tolist() == [80, 81, 82]
-    assert slots_of([5, 2], 14, 18).tolist() == [94, 95, 32, 33]
+def test_shared_page_is_free_again_when_its_last_holder_gives_it_up():
+    pages = cache()
+    first = pages.allocate(2)
+    second = [*pages.share(first[:1]), *pages.allocate(1)]
+    pages.release(first)
+    assert pages.num_free_pages == 2
+    pages.release(second)
+    assert pages.num_free_pages == 4
+    with pytest.raises(AssertionError, match="is free"):
+        pages.release(second)
+
+
+def test_pages_are_read_in_the_order_that_they_are_asked_for():
+    rows = cache().layer(0)
+    rows.write(torch.arange(4 * PAGE_TOKENS), torch.arange(4.0 * PAGE_TOKENS)[:, None].expand(-1, 5))
+    assert rows.read(torch.tensor([2, 0]))[:, 0].tolist() == [*range(32, 48), *range(16)]
+    assert rows.read(torch.tensor([[3], [1]])).shape == (2, PAGE_TOKENS, 5)
 
 
 def test_layers_keep_their_rows_apart():
-    rows = cache()
-    slots = slots_of([3, 1], 0, 20)
-    written = torch.arange(20 * 5, dtype=torch.float32).view(20, 5)
-    rows.layer(0).write(slots, written)
-    assert torch.equal(rows.layer(0).read(slots), written)
-    assert not rows.layer(1).read(slots).any()
+    pages = cache()
+    pages.layer(0).write(torch.tensor([3, 17]), torch.ones(2, 5))
+    assert pages.layer(0).read(torch.tensor([0, 1])).sum() == 10
+    assert not pages.layer(1).read(torch.tensor([0, 1])).any()
 
 
-def test_step_packs_prompts_first_and_then_one_token_of_each_decoding_sequence():
-    layout = pack_step(
-        [SequenceStep(pages=[0], start=0, end=3), SequenceStep(pages=[1, 2], start=15, end=17)],
-        [SequenceStep(pages=[3], start=4, end=5), SequenceStep(pages=[4], start=1, end=2)],
-        CPU,
-    )
-    assert layout.positions_T.tolist() == [0, 1, 2, 15, 16, 4, 1]
-    assert layout.new_slots_T.tolist() == [0, 1, 2, 31, 32, 52, 65]
-    assert [(span.start, span.end) for span in layout.prefill] == [(0, 3), (3, 5)]
-    assert layout.prefill[1].context_slots_S.tolist() == [*range(16, 32), 32]
-    assert layout.num_prefill_tokens == 5
-    assert layout.decode_mask_BS.tolist() == [[True] * 5, [True] * 2 + [False] * 3]
-    assert layout.decode_slots_BS[layout.decode_mask_BS].tolist() == [48, 49, 50, 51, 52, 64, 65]
-
-
-def test_step_of_prompts_only_decodes_nothing():
-    layout = pack_step([SequenceStep(pages=[0], start=0, end=1)], [], CPU)
-    assert layout.decode_slots_BS is None
-    assert layout.decode_mask_BS is None
-
-
-def test_step_of_decoding_sequences_only_has_no_spans():
-    layout = pack_step([], [SequenceStep(pages=[2], start=PAGE_TOKENS - 1, end=PAGE_TOKENS)], CPU)
-    assert layout.prefill == ()
-    assert layout.num_prefill_tokens == 0
-    assert layout.new_slots_T.tolist() == [3 * PAGE_TOKENS - 1]
-
-
-def test_whole_sequence_needs_no_cache():
-    layout = StepLayout.whole_sequence(3, CPU)
-    assert layout.positions_T.tolist() == [0, 1, 2]
-    assert layout.new_slots_T is None
+def test_copied_page_holds_the_rows_of_every_layer():
+    pages = cache()
+    for index in range(2):
+        pages.layer(index).write(torch.arange(16, 32), torch.full((16, 5), 1.0 + index))
+    pages.copy_page(1, 3)
+    assert pages.layer(0).read(torch.tensor([3])).unique().tolist() == [1.0]
+    assert pages.layer(1).read(torch.tensor([3])).unique().tolist() == [2.0]

@@ -101,9 +101,9 @@ def test_labels_need_the_latents_that_the_cache_holds(
     read = LayerCache.read
     latent_width = nano().config.language.kv_lora_rank
 
-    def shifted(self: LayerCache, slots: Tensor) -> Tensor:
-        rows, wrong = read(self, slots), read(self, slots.roll(1, dims=-1))
-        return torch.cat([wrong[..., :latent_width], rows[..., latent_width:]], dim=-1)
+    def shifted(self: LayerCache, pages: Tensor) -> Tensor:
+        rows = read(self, pages)
+        return torch.cat([rows.roll(1, dims=-2)[..., :latent_width], rows[..., latent_width:]], dim=-1)
 
     monkeypatch.setattr(LayerCache, "read", shifted)
     broken = score(nano(), scenes, tasks=("caption", "ocr"))

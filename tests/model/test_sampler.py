@@ -17,8 +17,6 @@ def sequence(*, prompt_ids: tuple[int, ...] = (3,), output_ids: tuple[int, ...] 
     prompt = Prompt(
         input_ids=np.array(prompt_ids, dtype=np.int64),
         image_mask=np.zeros(len(prompt_ids), dtype=bool),
-        tiles=np.empty((0, 1, 1, 3), dtype=np.uint8),
-        grids=[],
     )
     return Sequence(
         prompt=prompt,
