@@ -126,27 +126,27 @@ def _characters_after_number(state: BoxState) -> int:
 
 def _number_costs(state: BoxState) -> np.ndarray:
     """int16 [C]: by what the coordinate at hand reads, how many characters more than `_characters_after_number`."""
-    return _near_side_costs() if state.place in _NEAR else _far_side_costs(_least(state))
+    return _near_side_costs() if state.place in _NEAR else _far_side_costs()[_least(state)]
 
 
 @functools.cache
 def _near_side_costs() -> np.ndarray:
-    """A left or top side is complete as it stands, but one of 99 needs an opposite side of three digits."""
+    """int16 [C]: a left or top side is complete as it stands, but one of 99 needs a far side of three digits."""
     costs_C = np.array([len(str(number + 1)) - 1 for number in range(_NUM_COORDINATES)], dtype=np.int16)
     costs_C[-1] = _IMPOSSIBLE  # nothing lies beyond the last
     return costs_C
 
 
 @functools.cache
-def _far_side_costs(least: int) -> np.ndarray:
-    """Digits that must follow to reach `least`, one of 1..999 (so the cache holds 2 MB at most)."""
-    numbers_C = np.arange(_NUM_COORDINATES)
-    costs_C = np.full(_NUM_COORDINATES, _IMPOSSIBLE, dtype=np.int16)
+def _far_side_costs() -> np.ndarray:
+    """int16 [C, C], row `least`: digits that must follow to reach `least`. 2 MB."""
+    numbers_C, least_C1 = np.arange(_NUM_COORDINATES), np.arange(_NUM_COORDINATES)[:, None]
+    costs_CC = np.full((_NUM_COORDINATES, _NUM_COORDINATES), _IMPOSSIBLE, dtype=np.int16)
     for num_digits in (2, 1, 0):
         largest_C = (numbers_C + 1) * 10**num_digits - 1
         may_grow_C = (numbers_C > 0) | (num_digits == 0)
-        costs_C[may_grow_C & (largest_C >= least) & (largest_C < _NUM_COORDINATES)] = num_digits
-    return costs_C
+        costs_CC[may_grow_C & (largest_C >= least_C1) & (largest_C < _NUM_COORDINATES)] = num_digits
+    return costs_CC
 
 
 class _Head:

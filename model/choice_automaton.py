@@ -17,7 +17,7 @@ class ChoiceAutomaton:
         """Takes the ids of ordinary tokens by their text. Raises ValueError for an option that no tokens spell."""
         self._tokens_to_end: dict[bytes, int] = {}
         self._steps: dict[bytes, dict[int, bytes]] = {}
-        longest = max(map(len, ids_by_text))
+        longest = max(map(len, ids_by_text), default=0)
         for option in options:
             self._add(option, longest, ids_by_text)
         self._tables = {read: self._table(read) for read in self._steps}
