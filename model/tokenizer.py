@@ -5,13 +5,14 @@ is left goes to the tokenizer with its own recognition of special tokens switche
 or a question therefore never becomes one, whatever it spells. Knows nothing of turns or images.
 """
 
+import functools
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tokenizers import AddedToken, Tokenizer
+from tokenizers import AddedToken, Tokenizer, decoders
 
 USER, ASSISTANT = "<|User|>", "<|Assistant|>"
 REF, REF_END, DET, DET_END, GROUNDING = "<|ref|>", "<|/ref|>", "<|det|>", "<|/det|>", "<|grounding|>"
@@ -122,11 +123,40 @@ class ChatTokenizer:
         """The text of the ids, control tokens spelled out; ids past the vocabulary are left out."""
         return self._tokenizer.decode(list(token_ids), skip_special_tokens=False)
 
+    def token_bytes(self) -> dict[int, bytes]:
+        """The UTF-8 bytes that each ordinary token adds to a text, by id; a token may hold part of a character.
+
+        Control tokens are absent: whatever they are spelled like, they are no text. Raises ValueError for a tokenizer
+        that is not byte-level, as its tokens may read differently from place to place.
+        """
+        if not isinstance(self._tokenizer.decoder, decoders.ByteLevel):
+            raise ValueError(f"the tokenizer's decoder is {self._tokenizer.decoder}, but must be ByteLevel")
+        control_ids = set(self._control_ids.values())
+        vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
+        return {index: _spelled_bytes(token) for token, index in vocabulary.items() if index not in control_ids}
+
     def _encode_plain(self, text: str) -> list[int]:
         try:
             return self._tokenizer.encode(text, add_special_tokens=False).ids if text else []
         except TypeError:  # what tokenizers raises for a lone surrogate, which JSON can spell
             raise ValueError(f"text is no valid Unicode: {text[:80]!r}") from None
+
+
+def _spelled_bytes(token: str) -> bytes:
+    """As the byte-level decoder reads it: an added token may hold other characters, and stands for itself then."""
+    byte_of = _byte_of_character()
+    try:
+        return bytes([byte_of[character] for character in token])
+    except KeyError:
+        return token.encode()
+
+
+@functools.cache
+def _byte_of_character() -> dict[str, int]:
+    """Byte-level vocabularies write printable Latin-1 bytes as themselves, the others in order from U+0100 on."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(0x100 + index): byte for index, byte in enumerate(others)}
 
 
 def _own_token_id(tokenizer: Tokenizer, folder: Path, named: Mapping[str, str], name: str) -> int | None:

@@ -1,6 +1,7 @@
 """Control tokens come from template text alone; data that spells one stays letters."""
 
 import json
+import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -194,3 +195,41 @@ def test_tokenizer_config_naming_an_unknown_token_is_refused(tmp_path):
     (tmp_path / "tokenizer_config.json").write_text('{"eos_token": "</s>"}')
     with pytest.raises(ValueError, match="eos_token '</s>' is not in tokenizer.json"):
         ChatTokenizer.from_checkpoint(tmp_path, image_token="<image>", bos_token_id=0, eos_token_id=1)
+
+
+@pytest.mark.parametrize("checkpoint", golden.CHECKPOINTS)
+def test_bytes_of_tokens_in_a_row_are_the_bytes_of_their_text(checkpoint: str):
+    tokenizer = golden.processor(checkpoint).tokenizer
+    token_bytes = tokenizer.token_bytes()
+    rng = random.Random(checkpoint)
+    for _ in range(50):
+        ids = rng.sample(sorted(token_bytes), 40)
+        assert b"".join(token_bytes[index] for index in ids).decode(errors="replace") == tokenizer.decode(ids)
+
+
+def test_character_of_several_tokens_has_its_bytes_in_them(tokenizer: ChatTokenizer):
+    token_bytes = tokenizer.token_bytes()
+    ids = tokenizer.encode([data("naïve 🙂 中\n")])
+    assert b"".join(token_bytes[index] for index in ids) == "naïve 🙂 中\n".encode()
+    assert "🙂".encode() not in token_bytes.values()
+
+
+def test_every_byte_is_a_token(tokenizer: ChatTokenizer):
+    assert {bytes([byte]) for byte in range(256)} <= set(tokenizer.token_bytes().values())
+
+
+def test_control_tokens_have_no_bytes(tokenizer: ChatTokenizer):
+    control_ids = {tokenizer.control_token_id(token) for token in CONTROL}
+    assert set(tokenizer.token_bytes()) == set(range(tokenizer.vocab_size)) - control_ids
+
+
+def test_bytes_of_added_letters_are_those_of_the_letters():
+    def add(content: dict) -> None:
+        content["added_tokens"].append({**content["added_tokens"][-1], "id": 616, "content": "ẞ a", "special": False})
+
+    assert edited(add).token_bytes()[616] == "ẞ a".encode()
+
+
+def test_bytes_of_a_tokenizer_that_is_not_byte_level_are_refused():
+    with pytest.raises(ValueError, match="must be ByteLevel"):
+        edited(lambda content: content.update(decoder=None)).token_bytes()
