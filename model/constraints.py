@@ -6,7 +6,6 @@ of it. Knows the forms, not who asks for them nor how a token is chosen. Shapes:
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,41 +14,8 @@ from torch import Tensor
 
 from model.box_automaton import BoxAutomaton, start_of_list
 from model.choice_automaton import ChoiceAutomaton
+from model.constraint_specs import Choice, ConstraintSpec
 from model.tokenizer import DET, DET_END, REF, REF_END, ChatTokenizer, Text
-
-
-@dataclass(frozen=True, kw_only=True)
-class BoxList:
-    """`<|ref|>label<|/ref|><|det|>[[x1, y1, x2, y2], ...]<|/det|>` with 0 to `max_boxes` boxes.
-
-    Coordinates are integers 0..999 with x1 < x2 and y1 < y2. The label is data: whatever it spells, it stays letters.
-    """
-
-    label: str
-    max_boxes: int = 16
-
-    def __post_init__(self) -> None:
-        _require_unicode("label", self.label)
-        if not isinstance(self.max_boxes, int) or self.max_boxes < 1:
-            raise ValueError(f"max_boxes is {self.max_boxes!r}, but must be an integer of at least 1")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Choice:
-    """Exactly one of the texts, as it stands. One may begin another: the end of sentence tells them apart."""
-
-    options: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.options, tuple) or not self.options:
-            raise ValueError(f"options is {self.options!r}, but must be a tuple of at least one text")
-        for option in self.options:
-            _require_unicode("an option", option)
-        if "" in self.options or len(set(self.options)) < len(self.options):
-            raise ValueError(f"options is {self.options!r}, but its texts must be different and none of them empty")
-
-
-ConstraintSpec = BoxList | Choice
 
 
 class _Automaton(Protocol):
@@ -173,19 +139,23 @@ def compile_constraint(
     )
 
 
-def mask_logits(logits_V: Tensor, allowed: Sequence[int] | np.ndarray) -> Tensor:
-    """A copy of one row in which all other ids have -inf, to be sampled from or to take the maximum of.
+def mask_rows(logits_BV: Tensor, rows: Sequence[int], allowed: Sequence[np.ndarray]) -> Tensor:
+    """A copy in which the i-th of `rows` has -inf everywhere but at the ids of `allowed[i]`; all rows in one go.
 
     Allowed ids at or past V are ignored. Raises ValueError if that leaves none.
     """
-    ids_N = np.asarray(allowed, dtype=np.int64)
-    known_N = ids_N[ids_N < len(logits_V)]
-    if not len(known_N):
-        raise ValueError(
-            f"none of the {len(ids_N)} allowed ids {ids_N[:20].tolist()} has one of {len(logits_V)} logits"
-        )
-    index_N = torch.from_numpy(known_N).to(logits_V.device)
-    return torch.full_like(logits_V, -torch.inf).index_copy_(0, index_N, logits_V[index_N])
+    known = [ids_N[ids_N < logits_BV.shape[1]] for ids_N in allowed]
+    for ids_N, known_N in zip(allowed, known, strict=True):
+        if not len(known_N):
+            raise ValueError(
+                f"none of the {len(ids_N)} allowed ids {ids_N[:20].tolist()} has one of {logits_BV.shape[1]} logits"
+            )
+    row_index = torch.from_numpy(np.repeat(np.array(rows), [len(known_N) for known_N in known])).to(logits_BV.device)
+    id_index = torch.from_numpy(np.concatenate(known)).to(logits_BV.device)
+    masked_BV = logits_BV.clone()
+    masked_BV[torch.tensor(rows, device=logits_BV.device)] = -torch.inf
+    masked_BV[row_index, id_index] = logits_BV[row_index, id_index]
+    return masked_BV
 
 
 @functools.lru_cache(maxsize=8)
@@ -210,12 +180,3 @@ def _choice_automaton(tokenizer: ChatTokenizer, num_logits: int | None, options:
 
 def _below(num_logits: int | None, ids: Sequence[int]) -> list[int]:
     return [index for index in ids if num_logits is None or index < num_logits]
-
-
-def _require_unicode(name: str, text: str) -> None:
-    if not isinstance(text, str):
-        raise ValueError(f"{name} is {text!r}, but must be a text")
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # a lone surrogate, which JSON can spell
-        raise ValueError(f"{name} is no valid Unicode: {text[:80]!r}") from None

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from model import checkpoint
 from model.checkpoint_files import local_folder
+from model.constraints import Constraint, compile_constraint
 from model.deepseek_vl2 import DeepseekVL2
 from model.engine_stats import EngineStats
 from model.prompt import ImageInput, Message, Processor, Prompt
@@ -146,10 +147,21 @@ class Engine:
         return Sequence(
             prompt=prompt,
             params=params,
+            constraint=self._constraint(prompt, params),
             image_sequence=None if prefix is None else prefix.image_sequence,
             prefix=prefix,
             future=Future(),
             max_total_tokens=self.max_context_tokens,
+        )
+
+    def _constraint(self, prompt: Prompt, params: SamplingParams) -> Constraint | None:
+        if params.constraint is None:
+            return None
+        return compile_constraint(
+            params.constraint,
+            self.processor.tokenizer,
+            max_new_tokens=min(params.max_new_tokens, self.max_context_tokens - len(prompt)),
+            num_logits=self.model.config.language.vocab_size,
         )
 
 
@@ -326,8 +338,8 @@ class ImageView:
             text: a template string, or parts as for `Processor.encode`; the images' marks are put before it.
             params: fields of `SamplingParams`, e.g. max_new_tokens, temperature, seed.
 
-        Raises ContextTooLongError, whatever error the engine had while it ran, and RuntimeError outside of the view's
-        `async with`. A cancelled call frees its cache.
+        Raises ContextTooLongError, ValueError for parameters or a constraint that cannot be kept to, whatever error the
+        engine had while it ran, and RuntimeError outside of the view's `async with`. A cancelled call frees its cache.
         """
         if not self._is_open:
             raise RuntimeError("the view is not open: ask inside `async with engine.open(images) as view`")

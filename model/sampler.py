@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model.constraints import mask_rows
 from model.sequence import Sequence
 
 
@@ -21,14 +22,23 @@ def sample(logits_BV: Tensor, sequences: Seq[Sequence]) -> tuple[list[int], list
 
     Returns: token ids, and their natural log-probabilities under the unmodified logits.
     """
-    logprobs_BV = logits_BV.log_softmax(dim=-1)
-    tokens_B = logits_BV.argmax(dim=-1)
+    open_BV = _constrained(logits_BV, sequences)
+    tokens_B = open_BV.argmax(dim=-1)
     for row, sequence in enumerate(sequences):
         params = sequence.params
         if params.temperature > 0 or params.repetition_penalty != 1.0:
-            tokens_B[row] = _choose(logits_BV[row], sequence)
-    logprobs_B = logprobs_BV.gather(1, tokens_B[:, None])[:, 0]
+            tokens_B[row] = _choose(open_BV[row], sequence)
+    # Only the chosen ones' are wanted: the whole log-softmax would be written and read for nothing.
+    chosen_B = logits_BV.gather(1, tokens_B[:, None])[:, 0]
+    logprobs_B = chosen_B - logits_BV.logsumexp(dim=-1)
     return tokens_B.tolist(), logprobs_B.tolist()
+
+
+def _constrained(logits_BV: Tensor, sequences: Seq[Sequence]) -> Tensor:
+    """-inf for whatever breaks the form that a sequence's answer must have."""
+    rows = [row for row, sequence in enumerate(sequences) if sequence.constraint is not None]
+    allowed = [sequence.constraint.allowed_ids() for sequence in sequences if sequence.constraint is not None]
+    return mask_rows(logits_BV, rows, allowed) if rows else logits_BV
 
 
 def _choose(logits_V: Tensor, sequence: Sequence) -> int:

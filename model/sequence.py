@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model.constraint_specs import ConstraintSpec
+from model.constraints import Constraint
 from model.prompt import ImageInput, Message, Prompt
 
 FinishReason = Literal["stop", "length"]
@@ -31,6 +33,8 @@ class SamplingParams:
     repetition_penalty: float = 1.0
     """Divides positive and multiplies negative logits of every id of prompt and output; 1 changes nothing."""
     seed: int = 0
+    constraint: ConstraintSpec | None = None
+    """The form that the answer must have; its tokens are chosen among those that keep to it."""
     ignore_eos: bool = False
     """Goes on after an end of sentence, until `max_new_tokens`: for measurements."""
 
@@ -177,6 +181,8 @@ class Sequence(TokenRun):
     output_ids: list[int] = field(default_factory=list)
     sum_logprob: float = 0.0
     generator: torch.Generator | None = None
+    constraint: Constraint | None = None
+    """How far the answer is in the form that `params.constraint` asks for."""
     num_overtaken: int = 0
     """Sequences that came later and were admitted before it."""
 
@@ -210,6 +216,8 @@ class Sequence(TokenRun):
         """Takes one sampled token; returns why the sequence is finished, or None."""
         self.output_ids.append(token_id)
         self.sum_logprob += logprob
+        if self.constraint is not None:
+            self.constraint.advance(token_id)
         if token_id in stop_token_ids and not self.params.ignore_eos:
             return "stop"
         is_full = len(self.output_ids) >= self.params.max_new_tokens or self.num_tokens >= self.max_total_tokens

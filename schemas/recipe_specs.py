@@ -112,7 +112,9 @@ class GroundingSpec(Decoding):
     name: Literal["grounding"] = "grounding"
     """Selects this recipe."""
     max_new_tokens: Whole = Field(default=256, ge=1)
-    """Longest list of boxes, in tokens."""
+    """Longest list of boxes, in tokens, the query that it opens with included."""
+    max_boxes: Whole = Field(default=16, ge=1)
+    """Most boxes for one query."""
     queries: Texts = ()
     """Things to find in every image, e.g. "the dog". Give either these or `queries_from`."""
     queries_from: Text | None = None

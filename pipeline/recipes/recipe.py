@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from model.constraint_specs import ConstraintSpec
 from schemas.recipe_specs import Decoding
 from schemas.rows import ImageRow, Label
 
@@ -53,6 +54,8 @@ class Step:
 
     item: int
     prompt: tuple[Part, ...]
+    constraint: ConstraintSpec | None = None
+    """The form that the answer must have, if any."""
 
     @property
     def prompt_text(self) -> str:
@@ -113,6 +116,7 @@ class Recipe(ABC):
             temperature=spec.temperature,
             top_p=spec.top_p,
             seed=self._seed(row, step),
+            constraint=step.constraint,
         )
         parsed = self.parse(answer, step, row)
         flags = ("output_truncated",) if answer.finish_reason == "length" else ()

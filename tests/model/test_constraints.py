@@ -11,7 +11,8 @@ from torch import Tensor
 
 from model.checkpoint_files import NANO_FOLDER
 from model.config import load_model_config
-from model.constraints import BoxList, Choice, Constraint, ConstraintSpec, compile_constraint, mask_logits
+from model.constraint_specs import BoxList, Choice, ConstraintSpec
+from model.constraints import Constraint, compile_constraint, mask_rows
 from model.nano.lessons import choose_phrases, grounding_turn
 from model.nano.scenes import render_scene
 from model.prompt import Processor
@@ -68,7 +69,7 @@ class RandomWeights:
 
     def choose(self, allowed: np.ndarray) -> int:
         noise_V = self.fickleness * self.rng.standard_normal(len(self.likes_V))
-        logits_V = mask_logits(torch.from_numpy(self.likes_V + noise_V).float(), allowed)
+        logits_V = mask_rows(torch.from_numpy(self.likes_V + noise_V).float()[None], [0], [allowed])[0]
         if self.is_greedy:
             return int(logits_V.argmax())
         probabilities_V = logits_V.softmax(0).double().numpy()
@@ -317,7 +318,7 @@ def test_model_without_logits_for_what_must_be_written_is_refused(spec: Constrai
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_masked_logits_are_those_of_the_allowed_ids(allowed: list[int] | np.ndarray, dtype: torch.dtype):
     logits_V: Tensor = torch.tensor([-1.0, 5.0, 2.0, 0.0], dtype=dtype)
-    masked_V = mask_logits(logits_V, allowed)
+    masked_V = mask_rows(logits_V[None], [0], [np.array(allowed)])[0]
     assert masked_V.tolist() == [-1.0, -torch.inf, 2.0, -torch.inf]
     assert masked_V.dtype == dtype
     assert logits_V.tolist() == [-1.0, 5.0, 2.0, 0.0]
@@ -325,4 +326,11 @@ def test_masked_logits_are_those_of_the_allowed_ids(allowed: list[int] | np.ndar
 
 def test_mask_that_leaves_no_logit_is_refused():
     with pytest.raises(ValueError, match=r"none of the 2 allowed ids \[4, 9\] has one of 4 logits"):
-        mask_logits(torch.zeros(4), [4, 9])
+        mask_rows(torch.zeros(1, 4), [0], [np.array([4, 9])])
+
+
+def test_rows_without_a_constraint_stay_as_they_are():
+    logits_BV = torch.arange(12.0).view(3, 4)
+    masked_BV = mask_rows(logits_BV, [2, 0], [np.array([1]), np.array([0, 3])])
+    off = -torch.inf
+    assert masked_BV.tolist() == [[0, off, off, 3], [4, 5, 6, 7], [off, 9, off, off]]

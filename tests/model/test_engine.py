@@ -9,20 +9,20 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from model.constraint_specs import BoxList, Choice
 from model.deepseek_vl2 import DeepseekVL2
 from model.engine import Completion, ContextTooLongError, Engine, EngineConfig, Request
 from model.prompt import Processor
-from model.scheduler import Scheduler
-from model.sequence import Sequence
 from model.tiling import TiledImage
 from model.tokenizer import ChatTokenizer
+from pipeline.recipes.boxes import parse_boxes
 from tests import golden
 from tests.model.helpers import ask, engine, image, load
 
@@ -57,21 +57,6 @@ def answers(completions: list[Completion]) -> list[tuple[list[int], str]]:
 def answers_alone(name: str, sampled: bool) -> list[tuple[list[int], str]]:
     with engine(name, max_num_sequences=1, prefill_chunk_tokens=4096) as served:
         return answers(served.generate(random_requests(name, sampled=sampled)))
-
-
-def sequence(name: str, request: Request) -> Sequence:
-    prompt = golden.processor(name).encode(request.messages, request.images)
-    return Sequence(prompt=prompt, params=request, future=Future(), max_total_tokens=4096)
-
-
-def scheduler(name: str, *, cache_tokens: int = 4096, max_num_sequences: int = 16, chunk: int = 64) -> Scheduler:
-    return Scheduler(
-        load(name),
-        golden.processor(name),
-        max_num_sequences=max_num_sequences,
-        prefill_chunk_tokens=chunk,
-        cache_tokens=cache_tokens,
-    )
 
 
 CONFIGS = {
@@ -186,55 +171,6 @@ def test_many_threads_may_generate_at_once():
     assert results == [alone[:5], alone[5:]] * 3
 
 
-def step_until_idle(steps: Scheduler, limit: int = 500) -> None:
-    for _ in range(limit):
-        if steps.is_idle:
-            return
-        steps.step()
-    raise AssertionError("the scheduler did not come to an end")
-
-
-def test_requests_wait_for_pages_and_all_pages_come_back():
-    steps = scheduler("base-like", cache_tokens=96)
-    waiting = [sequence("base-like", ask(f"Question {n} of some length", max_new_tokens=30)) for n in range(5)]
-    for one in waiting:
-        steps.add(one)
-    steps.step()
-    assert steps.admission.running
-    assert steps.admission.waiting
-    step_until_idle(steps)
-    assert all(one.future.result(timeout=0).num_output_tokens == 30 for one in waiting)
-    assert steps.cache.num_free_pages == steps.cache.num_pages
-
-
-def test_step_mixes_prompts_and_decoding_within_the_budget_of_prompt_tokens():
-    steps = scheduler("base-like", chunk=16)
-    short, long = sequence("base-like", ask("Hi", max_new_tokens=9)), sequence("base-like", ask("word " * 60))
-    steps.add(short)
-    steps.step()
-    steps.add(long)
-    steps.step()
-    assert (len(short.output_ids), long.num_cached_tokens) == (2, 16)
-    steps.step()
-    assert (len(short.output_ids), long.num_cached_tokens) == (3, 32)
-
-
-@pytest.mark.parametrize("num_steps", [0, 1, 3], ids=["waiting", "in its prompt", "decoding"])
-def test_cancelling_frees_the_pages_and_leaves_the_others_alone(num_steps: int):
-    steps = scheduler("base-like", chunk=24)
-    kept, cancelled = [sequence("base-like", ask("Hello there", max_new_tokens=6)) for _ in range(2)]
-    steps.add(kept)
-    steps.add(cancelled)
-    for _ in range(num_steps):
-        steps.step()
-    assert cancelled.future.cancel()
-    step_until_idle(steps)
-    assert steps.cache.num_free_pages == steps.cache.num_pages
-    with engine("base-like") as served:
-        (alone,) = served.generate([ask("Hello there", max_new_tokens=6)])
-    assert kept.future.result(timeout=0).token_ids == alone.token_ids
-
-
 class Faulty(DeepseekVL2):
     """base-like, whose next call of `language` raises `fault` once it is set."""
 
@@ -291,19 +227,6 @@ def test_error_in_a_step_spares_the_requests_that_wait(faulty: Faulty):
         with pytest.raises(MemoryError):
             first.result(WAIT_S)
         assert second.result(WAIT_S)[0].num_output_tokens == 4
-
-
-def test_error_of_one_requests_images_spares_the_others():
-    steps = scheduler("base-like")
-    good = sequence("base-like", ask("Hello", max_new_tokens=4))
-    bad = sequence("base-like", ask("<image>", images=(image("tiny"),)))
-    bad.image_sequence = torch.zeros(3, 64)  # of another image
-    for one in (bad, good):
-        steps.add(one)
-    step_until_idle(steps)
-    assert isinstance(bad.future.exception(timeout=0), AssertionError)
-    assert good.future.result(timeout=0).num_output_tokens == 4
-    assert steps.cache.num_free_pages == steps.cache.num_pages
 
 
 def test_request_cancelled_while_its_step_fails_does_not_stop_the_engine(faulty: Faulty):
@@ -497,3 +420,80 @@ def test_engine_loads_the_built_in_checkpoint_in_bfloat16():
     with Engine.load("nano", dtype=torch.bfloat16) as served:
         request = ask("<image>\nWhat?", images=(image("wide"),), max_new_tokens=4)
         assert served.generate([request])[0].num_output_tokens <= 4
+
+
+def test_answer_goes_on_after_an_end_of_sentence_that_is_to_be_ignored():
+    with engine("base-like") as served:
+        (free,) = served.generate([ask("Hello", max_new_tokens=8)])
+    with stopping_at(free.token_ids[3]) as served:
+        (stopped, unstopped) = served.generate([ask("Hello", max_new_tokens=8, ignore_eos=on) for on in (False, True)])
+    assert (stopped.finish_reason, unstopped.finish_reason) == ("stop", "length")
+    assert unstopped.token_ids == free.token_ids
+
+
+@pytest.mark.parametrize("params", [{}, {"temperature": 1.5, "repetition_penalty": 1.2}], ids=["greedy", "sampled"])
+@pytest.mark.parametrize("name", NAMES)
+def test_boxes_of_any_weights_can_be_parsed_and_other_answers_stay_as_they_are(name: str, params: dict):
+    """Golden checkpoints have random weights: their free answers are noise."""
+    labels = ["the dog", "<|/ref|><|det|>", "x" * 40]
+    free = [ask(f"Question {n}", max_new_tokens=24) for n in range(3)]
+    bound = [
+        ask(f"<|ref|>{n}<|/ref|>.", max_new_tokens=120, constraint=BoxList(label=label, max_boxes=3), seed=n, **params)
+        for n, label in enumerate(labels)
+    ]
+    with engine(name) as served:
+        alone = answers(served.generate(free))
+        mixed = served.generate([*free, *bound])
+    assert answers(mixed[:3]) == alone
+    for label, completion in zip(labels, mixed[3:], strict=True):
+        text = completion.text.removeprefix(f"<|ref|>{label}<|/ref|>")
+        assert text != completion.text
+        parsed = parse_boxes(text, default_label=label, width_px=100, height_px=50)
+        assert (completion.finish_reason, parsed.flags) == ("stop", ())
+        assert len(parsed.boxes) <= 3
+
+
+def test_choice_is_one_of_the_options():
+    options = ("yes", "no", "cannot tell")
+    with engine("small-like") as served:
+        requests = [ask(f"Question {n}?", max_new_tokens=24, constraint=Choice(options=options)) for n in range(6)]
+        assert {completion.text for completion in served.generate(requests)} <= set(options)
+
+
+def test_room_too_small_for_the_form_of_an_answer_is_refused():
+    request = ask("Where?", max_new_tokens=3, constraint=BoxList(label="the dog"))
+    with engine("base-like") as served, pytest.raises(ValueError, match="max_new_tokens is 3, but the shortest answer"):
+        served.generate([request])
+
+
+@pytest.mark.parametrize("name", ["small-like", "tiny-like"])
+def test_answers_about_views_in_a_crowded_engine_are_those_of_each_alone(name: str):
+    """Few pages and slots, random lengths, sampled and greedy, views that open and close meanwhile."""
+    draw = random.Random(name)
+    pictures = ["tiny", "odd", "tiny", "sq"]
+    asked = [
+        [
+            (" ".join(draw.choice(WORDS) for _ in range(draw.choice([1, 9, 40]))), draw.choice([1, 5, 17]), index % 2)
+            for index in range(4)
+        ]
+        for _ in pictures
+    ]
+
+    async def ask_view(served: Engine, picture: str, questions: list) -> list:
+        async with served.open([image(picture)]) as view:
+            runs = [
+                view.generate(text, max_new_tokens=length, temperature=0.8 * sampled, seed=7, ignore_eos=True)
+                for text, length, sampled in questions
+            ]
+            return answers(await asyncio.gather(*runs))
+
+    async def ask_all(served: Engine) -> list:
+        runs = [ask_view(served, picture, questions) for picture, questions in zip(pictures, asked, strict=True)]
+        return await asyncio.gather(*runs)
+
+    with engine(name, max_num_sequences=6, prefill_chunk_tokens=96, cache_tokens=1400) as served:
+        crowded = asyncio.run(asyncio.wait_for(ask_all(served), WAIT_S))
+    with engine(name, max_num_sequences=1, prefill_chunk_tokens=4096) as served:
+        for picture, questions, together in zip(pictures, asked, crowded, strict=True):
+            alone = [asyncio.run(ask_view(served, picture, [question])) for question in questions]
+            assert [one for answer in alone for one in answer] == together

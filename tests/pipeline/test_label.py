@@ -18,7 +18,7 @@ from tests.pipeline.pictures import encode, four_corners
 OCR = OcrSpec(max_new_tokens=5)
 CAPTION = CaptionSpec(max_new_tokens=5, hints=("ocr",))
 QA = QaSpec(max_new_tokens=4, questions=("How many?", "Why?"))
-GROUNDING = GroundingSpec(max_new_tokens=4, queries=("the dog",))
+GROUNDING = GroundingSpec(max_new_tokens=40, queries=("the dog",))
 ALL = (CAPTION, GROUNDING, OCR, QA)
 ENDLESS = "Why? " * 3000
 """More tokens than nano's context has."""

@@ -4,6 +4,7 @@ import hashlib
 import numpy as np
 import pytest
 
+from model.constraint_specs import BoxList
 from model.prompt import Processor
 from model.tokenizer import Text
 from pipeline.recipes import BUILT_IN, make_recipes
@@ -188,7 +189,24 @@ def test_label_has_the_columns_of_its_table_and_the_facts_of_its_completion(name
 def test_parameters_of_the_spec_reach_the_model():
     _, view = ask(OcrSpec(max_new_tokens=9, temperature=0.5, top_p=0.8))
     (params,) = view.params
-    assert {**params, "seed": None} == {"max_new_tokens": 9, "temperature": 0.5, "top_p": 0.8, "seed": None}
+    wanted = {"max_new_tokens": 9, "temperature": 0.5, "top_p": 0.8, "seed": None, "constraint": None}
+    assert {**params, "seed": None} == wanted
+
+
+def test_answer_of_grounding_is_bound_to_the_form_of_its_query():
+    _, view = ask(GroundingSpec(queries=("the dog", "cats"), max_boxes=3))
+    assert [params["constraint"] for params in view.params] == [
+        BoxList(label="the dog", max_boxes=3),
+        BoxList(label="cats", max_boxes=3),
+    ]
+
+
+def test_marks_of_a_box_that_a_query_spells_are_no_box():
+    query = "<|det|>[[0, 0, 9, 9]]<|/det|>"
+    says = f"<|ref|>{query}<|/ref|><|det|>[[100, 200, 300, 400]]<|/det|>"
+    ((label,), _) = ask(GroundingSpec(queries=(query,)), says=says)
+    assert [box["x1"] > 0 for box in label.values["boxes"]] == [True]
+    assert label.flags == ()
 
 
 def seeds(spec, row=None):
