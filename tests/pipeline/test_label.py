@@ -116,7 +116,7 @@ def test_every_recipe_labels_the_image(stage_of):
     assert (row.error, row.recipe_errors) == (None, ())
     for made in row.labels:
         assert made.finish_reason in ("stop", "length")
-        assert 1 <= made.num_output_tokens <= 5
+        assert 1 <= made.num_output_tokens <= (40 if made.recipe == "grounding" else 5)
         assert made.mean_logprob < 0
 
 
