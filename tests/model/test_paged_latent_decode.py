@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from model.kernels.paged_latent_decode import DecodeBlocks, is_available, launch, paged_latent_decode
+from model.kernels.paged_latent_decode import MAX_SPLITS, DecodeBlocks, is_available, launch, paged_latent_decode
 from model.kernels.paged_latent_decode_reference import paged_latent_decode_reference
 from model.kv_cache import PAGE_TOKENS
 
@@ -99,6 +100,12 @@ def short_splits(heads: int = 6, dtype: torch.dtype = torch.float32) -> DecodeBl
     return replace(DecodeBlocks.choose(heads, dtype), tokens=16, split_tokens=16)
 
 
+def triton_version() -> tuple[int, ...]:
+    import triton
+
+    return tuple(int(number) for number in triton.__version__.split(".")[:2])
+
+
 def assert_agree(kernel: Tensor, reference: Tensor) -> None:
     """Up to rounding: of the result, and with bfloat16 also of the softmax weights."""
     assert kernel.dtype == reference.dtype
@@ -109,6 +116,8 @@ def assert_agree(kernel: Tensor, reference: Tensor) -> None:
 @pytest.fixture(scope="module")
 def interpreter() -> Iterator[ProcessPoolExecutor]:
     """A process in which triton interprets its kernels; the variable that asks for it is set for its start only."""
+    if triton_version() < (3, 7) and np.lib.NumpyVersion(np.__version__) >= "2.4.0":
+        pytest.skip("the interpreter of triton before 3.7 needs numpy before 2.4")
     with ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn")) as pool:
         with pytest.MonkeyPatch.context() as environment:
             environment.setenv("TRITON_INTERPRET", "1")
@@ -265,6 +274,50 @@ def test_kernel_needs_a_gpu_or_the_interpreter(monkeypatch):
     assert is_available(torch.device("cuda")) == has_triton
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     assert is_available(torch.device("cpu")) == has_triton
+
+
+@needs_triton
+@pytest.mark.parametrize(
+    ("heads", "dtype", "programs_per_sm"), [(16, torch.bfloat16, 2), (32, torch.bfloat16, 1), (16, torch.float32, 1)]
+)
+def test_program_compiled_for_an_h100_fits_its_shared_memory(monkeypatch, tmp_path, heads, dtype, programs_per_sm):
+    """228 KB per SM, of which every resident program takes 1 KB for the system (CUDA C++ Programming Guide)."""
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    shared_bytes = shared_bytes_on_h100(DecodeBlocks.choose(heads, dtype), heads=heads, dtype=dtype)
+    assert programs_per_sm * (shared_bytes + 1024) <= 228 * 1024
+
+
+def shared_bytes_on_h100(blocks: DecodeBlocks, *, heads: int, dtype: torch.dtype) -> int:
+    """Shared memory of `attend_splits` on rows 576 wide; the compiler needs no GPU."""
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource, compile
+
+    from model.kernels.paged_latent_decode_triton import attend_splits
+
+    constants = {
+        "NUM_HEADS": heads,
+        "L": 512,
+        "R": 64,
+        "PAGE_TOKENS": PAGE_TOKENS,
+        "BLOCK_HEADS": blocks.heads,
+        "BLOCK_TOKENS": blocks.tokens,
+        "SPLIT_TOKENS": blocks.split_tokens,
+        "MAX_SPLITS": MAX_SPLITS,
+    }
+    pointer = {torch.bfloat16: "*bf16", torch.float32: "*fp32"}[dtype]
+    types = {"queries_ptr": pointer, "rows_ptr": pointer, "page_table_ptr": "*i32", "context_lens_ptr": "*i32"}
+    types |= {"attended_ptr": "*fp32", "lse_ptr": "*fp32", "scale_log2": "fp32"}
+    names = attend_splits.arg_names
+    signature = {name: "constexpr" if name in constants else types.get(name, "i32") for name in names}
+    aligned = [name for name in names if name.endswith("_ptr") or name in ("row_stride", "query_stride_h")]
+    source = ASTSource(
+        attend_splits,
+        signature,
+        {(names.index(name),): value for name, value in constants.items()},
+        {(names.index(name),): [["tt.divisibility", 16]] for name in aligned},
+    )
+    options = {"num_warps": blocks.num_warps, "num_stages": blocks.num_stages}
+    return compile(source, target=GPUTarget("cuda", 90, 32), options=options).metadata.shared
 
 
 # On a GPU, compiled.
