@@ -136,7 +136,7 @@ def merge_splits(
     total = 0.0
     merged_L = tl.zeros([L], tl.float32)
     # One split after another: a sum over a padded vector of splits could round differently where the table is wider.
-    for split in range(0, own_splits):
+    for split in range(own_splits):
         lse = tl.load(lse_ptr + row * num_splits + split)
         attended_L = tl.load(attended_ptr + (row * num_splits + split) * L + columns)
         larger = tl.maximum(largest, lse)
