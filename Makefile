@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench nano lock clean
+.PHONY: help setup demo test test-gpu test-kernels check bench nano lock clean
 
 help: ## Show what each target does
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 setup: $(READY) ## Install labelmill and everything it needs into .venv, pinned by constraints.txt
 
@@ -26,6 +26,13 @@ demo: setup ## Label a few dozen images end to end on this machine, into labelmi
 
 test: setup ## Run the tests (under 10 minutes on 2 cores)
 	@$(BIN)/python -m pytest
+
+test-gpu: setup ## Run the tests that need a GPU
+	@$(BIN)/python -m pytest -m gpu
+
+test-kernels: setup ## Test the GPU kernels in Triton's interpreter, without a GPU (installs Triton, 1 GB)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[kernels]'
+	@$(BIN)/python -m pytest tests/model/test_paged_latent_decode.py
 
 check: setup ## Lint, check types and hold the import arrows
 	@$(BIN)/ruff check .
