@@ -2,7 +2,7 @@
 
 A multiply-add counts as two operations. Counted are the matrix products, attention, and the weights and cache rows that
 decoding must read; not norms, activations, choosing of experts or tokens, the lm_head of prompts, and whatever the CPU
-does to an image before. Phases are taken one after the other: an engine that overlaps them can do better than `image_s`.
+does to an image before. Phases are taken one after the other: an engine that overlaps them can beat `image_s`.
 Names in formulas: D width, H heads, S tokens of a prompt, B sequences that decode at once, E routed experts, K chosen.
 """
 
@@ -22,6 +22,13 @@ class MachineRates:
     """In the dtype used."""
     copy_bytes_per_s: float
     """Bytes read plus bytes written, as of a copy in device memory."""
+
+    def best(self, other: "MachineRates") -> "MachineRates":
+        """The higher of each rate."""
+        return MachineRates(
+            matmul_flops_per_s=max(self.matmul_flops_per_s, other.matmul_flops_per_s),
+            copy_bytes_per_s=max(self.copy_bytes_per_s, other.copy_bytes_per_s),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +84,7 @@ def prefill_flops(config: LanguageConfig, num_tokens: int, *, num_cached_tokens:
 
 
 def decode_flops(config: LanguageConfig, num_context_tokens: float) -> float:
-    """One token with the lm_head; MLA in its absorbed form, attending on the latents (arXiv 2405.04434, section 2.1)."""
+    """One token with the lm_head; MLA absorbed, attending on the latents (arXiv 2405.04434, section 2.1)."""
     if config.use_mla:
         head_width = 2 * config.kv_lora_rank + config.qk_rope_head_dim
     else:
@@ -96,7 +103,7 @@ def kv_bytes_per_token(config: LanguageConfig, bytes_per_value: int) -> int:
 
 
 def expected_experts(config: LanguageConfig, num_tokens: int) -> float:
-    """Distinct routed experts of a layer that `num_tokens` choose, were each choice of K uniform: E (1 - (1 - K/E)^B)."""
+    """Distinct routed experts of a layer that `num_tokens` choose, if all are alike to them: E (1 - (1 - K/E)^B)."""
     if not config.n_routed_experts:
         return 0.0
     missed = (1 - config.num_experts_per_tok / config.n_routed_experts) ** num_tokens

@@ -1,0 +1,169 @@
+"""An engine -> its rates, each the median of some repeats. Uses what anyone can: `generate`, `open`, and the tower.
+
+Prefill and decode are measured with texts as long as the prompts about the images, so that no vision is in them; their
+time has the tokenizer's in it, which is a few hundredths of it.
+"""
+
+import asyncio
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from model.bench.machine import synchronize
+from model.bench.workload import GRIDS, NoiseImages, texts_of, user_message
+from model.engine import Completion, Engine, Request
+from model.tiling import TiledImage
+
+MAX_TILES_TIMED = {"cpu": 10, "cuda": 160}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rate:
+    """Units per second over the repeats."""
+
+    median: float
+    lowest: float
+    highest: float
+
+    @classmethod
+    def of(cls, rates: Sequence[float]) -> "Rate":
+        return cls(median=statistics.median(rates), lowest=min(rates), highest=max(rates))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseTimes:
+    """Wall-clock times, per repeat, of a batch of prompts answered with one token and with all their tokens."""
+
+    num_prompt_tokens: int
+    """Of all prompts of a run together."""
+    num_later_tokens: int
+    """Output tokens after each prompt's first one."""
+    first_token_s: Sequence[float]
+    all_tokens_s: Sequence[float]
+
+    @property
+    def prefill_s(self) -> float:
+        return statistics.median(self.first_token_s)
+
+    @property
+    def decode_s(self) -> list[float]:
+        """Whole runs less what runs take that stop at the first token."""
+        times_s = [total_s - self.prefill_s for total_s in self.all_tokens_s]
+        if min(times_s) <= 0:
+            raise RuntimeError(
+                f"{self.num_later_tokens} output tokens took no longer than the first ones: "
+                "the machine is too busy, or --output-tokens too few, to tell decode from prefill"
+            )
+        return times_s
+
+    def prefill_rate(self) -> Rate:
+        return Rate.of([self.num_prompt_tokens / time_s for time_s in self.first_token_s])
+
+    def decode_rate(self) -> Rate:
+        return Rate.of([self.num_later_tokens / time_s for time_s in self.decode_s])
+
+
+class EngineBench:
+    """Runs of one engine. `batch` is what the engine runs at once; inputs are drawn anew for every run."""
+
+    def __init__(self, engine: Engine, *, batch: int, output_tokens: int, repeats: int) -> None:
+        self.engine, self.batch, self.output_tokens, self.repeats = engine, batch, output_tokens, repeats
+        self._images = NoiseImages(engine.processor)
+        self._seed = 0
+
+    @property
+    def num_images(self) -> int:
+        """Of a run through views, all of them in flight: enough that a place in the batch is never vacant for long."""
+        return 2 * self.batch
+
+    def warm_up(self, prompt_tokens: Sequence[int], prompts: Sequence[str]) -> None:
+        """Every kind of work once: kernels are compiled, and memory is taken, on first use."""
+        for num_tokens in prompt_tokens:
+            self.answer_texts(num_tokens, self.output_tokens)
+        for grid in GRIDS.values():
+            self.label_images(2, grid, prompts, 2)
+
+    def vision_tiles_per_s(self) -> Rate:
+        model = self.engine.model
+        (image,) = self._images.draw(1, max(GRIDS.values()))
+        copies = MAX_TILES_TIMED[model.device.type] // len(image.tiles)
+        tiles = np.concatenate([image.tiles] * max(1, copies))
+
+        def encode() -> None:
+            with torch.inference_mode():
+                model.image_embeddings(tiles)
+
+        encode()
+        return Rate.of([len(tiles) / self._timed_s(encode) for _ in range(self.repeats)])
+
+    def phases(self, num_prompt_tokens: int) -> PhaseTimes:
+        """Times of `batch` prompts of so many tokens."""
+        first_s, all_s, prompt_tokens = [], [], 0
+        for _ in range(self.repeats):
+            elapsed_s, completions = self.answer_texts(num_prompt_tokens, 1)
+            first_s.append(elapsed_s)
+            prompt_tokens = sum(completion.num_prompt_tokens for completion in completions)
+            all_s.append(self.answer_texts(num_prompt_tokens, self.output_tokens)[0])
+        return PhaseTimes(
+            num_prompt_tokens=prompt_tokens,
+            num_later_tokens=self.batch * (self.output_tokens - 1),
+            first_token_s=first_s,
+            all_tokens_s=all_s,
+        )
+
+    def images_per_s(self, grid: tuple[int, int], prompts: Sequence[str]) -> Rate:
+        """Whole runs, tiles to texts: every image is opened once, and all prompts are asked about it at once."""
+        times_s = [self.label_images(self.num_images, grid, prompts, self.output_tokens) for _ in range(self.repeats)]
+        return Rate.of([self.num_images / time_s for time_s in times_s])
+
+    def requests(self, num_prompt_tokens: int, num_output_tokens: int) -> list[Request]:
+        self._seed += 1
+        texts = texts_of(self.engine.processor, self.batch, num_prompt_tokens, seed=self._seed)
+        return [
+            Request(messages=user_message(text), max_new_tokens=num_output_tokens, ignore_eos=True) for text in texts
+        ]
+
+    def answer_texts(self, num_prompt_tokens: int, num_output_tokens: int) -> tuple[float, list[Completion]]:
+        """One run of a batch, and the seconds it took."""
+        requests, completions = self.requests(num_prompt_tokens, num_output_tokens), list[Completion]()
+        elapsed_s = self._timed_s(lambda: completions.extend(self.engine.generate(requests)))
+        _check_lengths(completions, num_output_tokens)
+        return elapsed_s, completions
+
+    def label_images(
+        self, num_images: int, grid: tuple[int, int], prompts: Sequence[str], num_output_tokens: int
+    ) -> float:
+        """One run through views, and the seconds it took."""
+        images, completions = self._images.draw(num_images, grid), list[Completion]()
+        coroutine = _label_all(self.engine, images, prompts, num_output_tokens)
+        elapsed_s = self._timed_s(lambda: completions.extend(asyncio.run(coroutine)))
+        _check_lengths(completions, num_output_tokens)
+        return elapsed_s
+
+    def _timed_s(self, work: Callable[[], None]) -> float:
+        device = self.engine.model.device
+        synchronize(device)
+        start = time.perf_counter()
+        work()
+        synchronize(device)
+        return time.perf_counter() - start
+
+
+async def _label_all(
+    engine: Engine, images: Sequence[TiledImage], prompts: Sequence[str], num_output_tokens: int
+) -> list[Completion]:
+    async def label(image: TiledImage) -> list[Completion]:
+        async with engine.open([image]) as view:
+            answers = (view.generate(text, max_new_tokens=num_output_tokens, ignore_eos=True) for text in prompts)
+            return await asyncio.gather(*answers)
+
+    return [completion for labels in await asyncio.gather(*map(label, images)) for completion in labels]
+
+
+def _check_lengths(completions: Sequence[Completion], num_output_tokens: int) -> None:
+    lengths = {completion.num_output_tokens for completion in completions}
+    assert lengths == {num_output_tokens}, f"asked for {num_output_tokens} tokens, got {sorted(lengths)}"
