@@ -18,6 +18,7 @@ from model.bench.workload import GRIDS, NoiseImages, texts_of, user_message
 from model.engine import Completion, Engine, Request
 from model.tiling import TiledImage
 
+_MAX_PAIRS = 5
 MAX_TILES_TIMED = {"cpu": 10, "cuda": 160}
 
 
@@ -36,12 +37,12 @@ class Rate:
 
 @dataclass(frozen=True, kw_only=True)
 class PhaseTimes:
-    """Wall-clock times, per repeat, of a batch of prompts answered with one token and with all their tokens."""
+    """Wall-clock times of a batch of prompts answered with one token, and, next to it, with all their tokens."""
 
-    num_prompt_tokens: int
+    num_prompt_tokens: Sequence[int]
     """Of all prompts of a run together."""
     num_later_tokens: int
-    """Output tokens after each prompt's first one."""
+    """Output tokens of a run after each prompt's first one."""
     first_token_s: Sequence[float]
     all_tokens_s: Sequence[float]
 
@@ -49,22 +50,13 @@ class PhaseTimes:
     def prefill_s(self) -> float:
         return statistics.median(self.first_token_s)
 
-    @property
-    def decode_s(self) -> list[float]:
-        """Whole runs less what runs take that stop at the first token."""
-        times_s = [total_s - self.prefill_s for total_s in self.all_tokens_s]
-        if min(times_s) <= 0:
-            raise RuntimeError(
-                f"{self.num_later_tokens} output tokens took no longer than the first ones: "
-                "the machine is too busy, or --output-tokens too few, to tell decode from prefill"
-            )
-        return times_s
-
     def prefill_rate(self) -> Rate:
-        return Rate.of([self.num_prompt_tokens / time_s for time_s in self.first_token_s])
+        return Rate.of([num / time_s for num, time_s in zip(self.num_prompt_tokens, self.first_token_s, strict=True)])
 
     def decode_rate(self) -> Rate:
-        return Rate.of([self.num_later_tokens / time_s for time_s in self.decode_s])
+        """Of what each whole run took beyond its neighbour that stopped at the first token."""
+        pairs = zip(self.first_token_s, self.all_tokens_s, strict=True)
+        return Rate.of([self.num_later_tokens / (all_s - first_s) for first_s, all_s in pairs])
 
 
 class EngineBench:
@@ -101,18 +93,25 @@ class EngineBench:
         return Rate.of([len(tiles) / self._timed_s(encode) for _ in range(self.repeats)])
 
     def phases(self, num_prompt_tokens: int) -> PhaseTimes:
-        """Times of `batch` prompts of so many tokens."""
-        first_s, all_s, prompt_tokens = [], [], 0
-        for _ in range(self.repeats):
-            elapsed_s, completions = self.answer_texts(num_prompt_tokens, 1)
-            first_s.append(elapsed_s)
-            prompt_tokens = sum(completion.num_prompt_tokens for completion in completions)
-            all_s.append(self.answer_texts(num_prompt_tokens, self.output_tokens)[0])
+        """Times of `batch` prompts of so many tokens. Raises RuntimeError where decode cannot be told from prefill."""
+        num_tokens, first_s, all_s = zip(
+            *(self._first_and_all_s(num_prompt_tokens) for _ in range(self.repeats)), strict=True
+        )
+        num_later = self.batch * (self.output_tokens - 1)
         return PhaseTimes(
-            num_prompt_tokens=prompt_tokens,
-            num_later_tokens=self.batch * (self.output_tokens - 1),
-            first_token_s=first_s,
-            all_tokens_s=all_s,
+            num_prompt_tokens=num_tokens, num_later_tokens=num_later, first_token_s=first_s, all_tokens_s=all_s
+        )
+
+    def _first_and_all_s(self, num_prompt_tokens: int) -> tuple[int, float, float]:
+        """A pair that others on the machine have turned around is measured again, as it is no time of decoding."""
+        for _ in range(_MAX_PAIRS):
+            first_s, completions = self.answer_texts(num_prompt_tokens, 1)
+            all_s, _ = self.answer_texts(num_prompt_tokens, self.output_tokens)
+            if all_s > first_s:
+                return sum(completion.num_prompt_tokens for completion in completions), first_s, all_s
+        raise RuntimeError(
+            f"{self.output_tokens} output tokens took no longer than 1, {_MAX_PAIRS} times in a row: "
+            "the machine is too busy, or --output-tokens too few, to tell decode from prefill"
         )
 
     def images_per_s(self, grid: tuple[int, int], prompts: Sequence[str]) -> Rate:
@@ -120,11 +119,15 @@ class EngineBench:
         times_s = [self.label_images(self.num_images, grid, prompts, self.output_tokens) for _ in range(self.repeats)]
         return Rate.of([self.num_images / time_s for time_s in times_s])
 
-    def requests(self, num_prompt_tokens: int, num_output_tokens: int) -> list[Request]:
+    def texts(self, num_prompt_tokens: int) -> list[str]:
+        """One for each place in the batch; others at every call."""
         self._seed += 1
-        texts = texts_of(self.engine.processor, self.batch, num_prompt_tokens, seed=self._seed)
+        return texts_of(self.engine.processor, self.batch, num_prompt_tokens, seed=self._seed)
+
+    def requests(self, num_prompt_tokens: int, num_output_tokens: int) -> list[Request]:
         return [
-            Request(messages=user_message(text), max_new_tokens=num_output_tokens, ignore_eos=True) for text in texts
+            Request(messages=user_message(text), max_new_tokens=num_output_tokens, ignore_eos=True)
+            for text in self.texts(num_prompt_tokens)
         ]
 
     def answer_texts(self, num_prompt_tokens: int, num_output_tokens: int) -> tuple[float, list[Completion]]:

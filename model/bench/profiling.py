@@ -1,41 +1,48 @@
 """Traces of one prefill and one decode phase: chrome traces, and tables of the 20 costliest operations."""
 
-import time
-from concurrent.futures import ThreadPoolExecutor
+import asyncio
 from pathlib import Path
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from model.bench.measure import EngineBench, PhaseTimes
+from model.bench.measure import EngineBench
 
-_MAX_DECODE_S = 0.5
+_DECODE_S = 0.5
 """Of decoding in a trace: a thousand kernels a step make large files."""
 
 
-def profile_phases(bench: EngineBench, num_prompt_tokens: int, times: PhaseTimes, folder: Path) -> None:
+def profile_phases(
+    bench: EngineBench, folder: Path, *, num_prompt_tokens: int, num_decode_tokens: int, prefill_s: float
+) -> None:
     """Writes prefill.json, prefill.txt, decode.json and decode.txt into the folder, which is made where it is missing.
 
     Args:
-        times: what the phases took before; decode is caught in the middle of a run, which they say when to expect.
+        num_decode_tokens: how long answers may become while decode is traced; it is cut off after half a second.
+        prefill_s: what prefill of a batch of such prompts took before; the trace of decode begins at twice that.
+
+    Raises RuntimeError where decode was over by then.
     """
     folder.mkdir(exist_ok=True)
     with _profiler(bench) as prefill:
         bench.answer_texts(num_prompt_tokens, 1)
     _write(prefill, folder, "prefill")
-    _write(_decode_profile(bench, num_prompt_tokens, times), folder, "decode")
+    decode = asyncio.run(_trace_decode(bench, num_prompt_tokens, num_decode_tokens, 2 * prefill_s))
+    _write(decode, folder, "decode")
 
 
-def _decode_profile(bench: EngineBench, num_prompt_tokens: int, times: PhaseTimes) -> profile:
-    requests = bench.requests(num_prompt_tokens, bench.output_tokens)
-    decode_s = min(times.decode_s)
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        run = pool.submit(bench.engine.generate, requests)
-        time.sleep(times.prefill_s + decode_s / 4)
-        decode = _profiler(bench)
-        with decode:
-            time.sleep(min(decode_s / 2, _MAX_DECODE_S))
-        run.result()
+async def _trace_decode(bench: EngineBench, num_prompt_tokens: int, num_decode_tokens: int, delay_s: float) -> profile:
+    params = {"max_new_tokens": num_decode_tokens, "ignore_eos": True}
+    async with bench.engine.open([]) as view:
+        answers = [asyncio.create_task(view.generate(text, **params)) for text in bench.texts(num_prompt_tokens)]
+        await asyncio.sleep(delay_s)
+        with _profiler(bench) as decode:
+            await asyncio.wait(answers, timeout=_DECODE_S)
+        for answer in answers:
+            answer.cancel()
+        for outcome in await asyncio.gather(*answers, return_exceptions=True):
+            if isinstance(outcome, BaseException) and not isinstance(outcome, asyncio.CancelledError):
+                raise outcome
     return decode
 
 

@@ -1,5 +1,6 @@
 """Settings -> a report: every figure beside what this machine could reach."""
 
+import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -124,14 +125,21 @@ def _measure(
             figures[f"{name}_{recipes}_images_per_s"] = _images_figure(rate, asked, config, settings)
     if settings.profile_folder is not None:
         say("profiling")
-        name = next(iter(works))
-        profile_phases(bench, _longest_prompt(works[name]), phases[name], settings.profile_folder)
+        longest_of = {name: _longest_prompt(work) for name, work in works.items()}
+        name = min(longest_of, key=lambda name: longest_of[name])
+        profile_phases(
+            bench,
+            settings.profile_folder,
+            num_prompt_tokens=longest_of[name],
+            num_decode_tokens=max(longest_of.values()) + settings.output_tokens - longest_of[name],
+            prefill_s=phases[name].prefill_s,
+        )
     return figures
 
 
 def _phase_figures(name: str, phases: PhaseTimes, config: ModelConfig, settings: BenchSettings) -> dict[str, _Figure]:
     language, batch, bytes_per_value = config.language, settings.batch, settings.torch_dtype.itemsize
-    prompt_tokens = round(phases.num_prompt_tokens / batch)
+    prompt_tokens = round(statistics.mean(phases.num_prompt_tokens) / batch)
     context = prompt_tokens + settings.output_tokens / 2
     return {
         f"{name}_prefill_tokens_per_s": _Figure(
