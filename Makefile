@@ -41,7 +41,7 @@ check: setup ## Lint, check types and hold the import arrows
 	@$(BIN)/lint-imports --no-cache > $(VENV)/lint-imports.log || { cat $(VENV)/lint-imports.log; exit 1; }
 
 bench: setup ## Measure images/s and tokens/s of the engine on this machine
-	@$(BIN)/python -m model.bench
+	@$(BIN)/labelmill bench
 
 nano: setup ## Train the built-in checkpoint anew, into build/nano (hours on 2 cores; a stopped run goes on)
 	@$(BIN)/python -m model.nano.train --work build/nano

@@ -98,6 +98,53 @@ def verify(
     raise typer.Exit(verify_output(output, as_json=json))
 
 
+@app.command()
+def bench(
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(
+            "--checkpoint",
+            "--model",
+            help="tiny, small, 27b or bench-150m with random weights; or nano, a folder, an s3:// prefix or a hub id. "
+            "By default small on a GPU, nano on a CPU.",
+        ),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N. By default a GPU if there is one.")] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="float32 or bfloat16. By default bfloat16 on a GPU, float32 on a CPU.")
+    ] = None,
+    batch: Annotated[
+        int | None, typer.Option(help="Sequences at once; twice as many images are in flight. By default 256, or 4.")
+    ] = None,
+    output_tokens: Annotated[
+        int | None, typer.Option(help="Of every prompt. By default 200 on a GPU, 32 on a CPU.")
+    ] = None,
+    repeats: Annotated[int | None, typer.Option(help="Medians are taken over so many runs. By default 3.")] = None,
+    max_memory_gb: Annotated[
+        float | None, typer.Option(help="Make the KV cache so small that the process stays below this on the GPU.")
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="Also write figures and settings to this file.")] = None,
+    profile: Annotated[
+        Path | None, typer.Option(help="Write a trace of prefill and one of decode into this folder.")
+    ] = None,
+) -> None:
+    """Measure the engine on this machine, beside what the machine could reach at best."""
+    from jobs.bench import bench_engine
+
+    options = {
+        "checkpoint": checkpoint,
+        "device": device,
+        "dtype": dtype,
+        "batch": batch,
+        "output_tokens": output_tokens,
+        "repeats": repeats,
+        "max_memory_gb": max_memory_gb,
+        "json_path": json,
+        "profile_folder": profile,
+    }
+    raise typer.Exit(bench_engine(options))
+
+
 def main() -> None:
     """Entry point of the console script."""
     from schemas.job import JobError

@@ -64,18 +64,20 @@ def load(path: str | Path, *, device: str | torch.device = "cpu", dtype: torch.d
     files = _TensorFiles(folder)
     parts = _parts_of(config)
     _check_total(parts, files)
+    model = allocate(config, device=device, dtype=dtype)
+    parameters = dict(model.named_parameters())
+    for part, tensor in files.read(list(parts.values())):
+        part.of(parameters[part.parameter]).copy_(tensor)
+    return model
+
+
+def allocate(config: ModelConfig, *, device: str | torch.device, dtype: torch.dtype) -> DeepseekVL2:
+    """The model with parameters on the device whose values are yet to be written; routers are float32."""
     with torch.device("meta"):
         model = DeepseekVL2(config)
-    values = {
-        name: torch.empty(
-            parameter.shape, dtype=torch.float32 if _KEPT_IN_FLOAT32.search(name) else dtype, device=device
-        )
-        for name, parameter in model.named_parameters()
-    }
-    for part, tensor in files.read(list(parts.values())):
-        part.of(values[part.parameter]).copy_(tensor)
-    for name, value in values.items():
-        _assign(model, name, value)
+    for name, parameter in list(model.named_parameters()):
+        kept = torch.float32 if _KEPT_IN_FLOAT32.search(name) else dtype
+        _assign(model, name, torch.empty(parameter.shape, dtype=kept, device=device))
     return model.eval()
 
 

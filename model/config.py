@@ -154,8 +154,12 @@ class ProcessorConfig:
 
 def load_model_config(folder: Path) -> ModelConfig:
     """Reads `config.json`. Raises ValueError naming the key for anything this implementation would compute wrongly."""
-    raw = _read_json(folder / "config.json")
-    where = str(folder / "config.json")
+    path = folder / "config.json"
+    return parse_model_config(_read_json(path), str(path))
+
+
+def parse_model_config(raw: Mapping[str, Any], where: str) -> ModelConfig:
+    """The content of a `config.json`; `where` names it in the ValueError that `load_model_config` speaks of."""
     _require(raw.get("tile_tag", "tile_tag") == "2D", where, "tile_tag", raw.get("tile_tag"), '"2D"')
     position = raw.get("global_view_pos", "head")
     _require(position in ("head", "tail"), where, "global_view_pos", position, '"head" or "tail"')
