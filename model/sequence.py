@@ -29,6 +29,8 @@ class SamplingParams:
     repetition_penalty: float = 1.0
     """Divides positive and multiplies negative logits of every id of prompt and output; 1 changes nothing."""
     seed: int = 0
+    ignore_eos: bool = False
+    """Go on after an end of sentence, up to `max_new_tokens`: for measurements, which need outputs of known length."""
 
     def __post_init__(self) -> None:
         for ok, name, wanted in (
@@ -107,7 +109,7 @@ class Sequence:
         """Takes one sampled token; returns why the sequence is finished, or None."""
         self.output_ids.append(token_id)
         self.sum_logprob += logprob
-        if token_id in stop_token_ids:
+        if token_id in stop_token_ids and not self.params.ignore_eos:
             return "stop"
         total = self.num_prompt_tokens + len(self.output_ids)
         return (
