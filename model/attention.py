@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.config import LanguageConfig
+from model.kernels import paged_latent_decode
 from model.kv_cache import PAGE_TOKENS, LayerCache
 from model.partial_attention import PartialAttention, float_products
 from model.rope import Rotation, mla_softmax_scale
@@ -208,6 +209,25 @@ class MultiHeadLatentAttention(Attention):
 
     def decode(self, queries_BHQ: Tensor, rows: DecodeRows, cache: LayerCache) -> Tensor:
         q_BHW = self._absorb(queries_BHQ)
+        fits = paged_latent_decode.takes(
+            latent_width=self.kv_lora_rank, rotated_width=self.rope_dim, dtype=cache.rows.dtype
+        )
+        if fits and paged_latent_decode.is_available(q_BHW.device):
+            attended_BHL = paged_latent_decode.paged_latent_decode(
+                q_BHW,
+                cache.rows,
+                rows.page_table_BP,
+                rows.context_lens_B,
+                page_tokens=PAGE_TOKENS,
+                latent_width=self.kv_lora_rank,
+                scale=self.scale,
+            )
+        else:
+            attended_BHL = self._decode_gathered(q_BHW, rows, cache)
+        return self._values_of(attended_BHL)
+
+    def _decode_gathered(self, q_BHW: Tensor, rows: DecodeRows, cache: LayerCache) -> Tensor:
+        """[B, H, L] in plain PyTorch: contexts are copied out of the cache, group by group."""
         outputs = []
         for group in rows.groups:
             context_BSW = cache.read(group.pages_BP)
@@ -215,7 +235,7 @@ class MultiHeadLatentAttention(Attention):
             scores_BHS.mul_(self.scale).masked_fill_(~group.mask_BS[:, None], -torch.inf)
             weights_BHS = scores_BHS.softmax(dim=-1).to(context_BSW.dtype)
             outputs.append(torch.bmm(weights_BHS, context_BSW[..., : self.kv_lora_rank]))
-        return self._values_of(torch.cat(outputs))
+        return torch.cat(outputs)
 
     def _absorbs(self, num_queries: int, num_context: int) -> bool:
         """Whether attending to latents takes fewer products than expanding the context: for few queries, that see a

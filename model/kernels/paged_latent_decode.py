@@ -6,6 +6,7 @@ the same bits whatever else is in the batch. The plain PyTorch twin is `paged_la
 Shapes: B sequences, H heads, L latent width, R rotated width, W = L + R, S slots, P pages of the longest context.
 """
 
+import functools
 import importlib.util
 import math
 import os
@@ -21,9 +22,18 @@ L=512), and the programs that a wide page table launches for nothing beside shor
 
 def is_available(device: torch.device) -> bool:
     """Whether `paged_latent_decode` runs on tensors of this device; it needs triton, and a GPU or its interpreter."""
-    if importlib.util.find_spec("triton") is None:
-        return False
-    return device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1"
+    return (device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1") and _has_triton()
+
+
+def takes(*, latent_width: int, rotated_width: int, dtype: torch.dtype) -> bool:
+    """Whether the kernel is made for such rows: powers of two from 16 up, in bfloat16 or float32."""
+    widths_fit = all(width >= 16 and not width & (width - 1) for width in (latent_width, rotated_width))
+    return widths_fit and dtype in (torch.bfloat16, torch.float32)
+
+
+@functools.cache
+def _has_triton() -> bool:
+    return importlib.util.find_spec("triton") is not None
 
 
 @dataclass(frozen=True, kw_only=True)
