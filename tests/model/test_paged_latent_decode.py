@@ -365,3 +365,18 @@ def test_captured_launch_follows_lengths_that_change_between_replays():
         graph.replay()
         assert torch.equal(results_BHL, example.run(paged_latent_decode))
         assert_agree(results_BHL, example.run(paged_latent_decode_reference))
+
+
+def nano_tokens() -> list[list[int]]:
+    """Answers of the built-in checkpoint, whose latents are of widths that the kernel takes."""
+    from model.engine import Engine, EngineConfig
+    from tests.model.helpers import ask, image
+
+    with Engine.load("nano", config=EngineConfig(max_num_sequences=4)) as engine:
+        requests = [ask("<image>\nWhat?", images=(image("tiny"),), max_new_tokens=6), ask("Why?", max_new_tokens=9)]
+        return [completion.token_ids for completion in engine.generate(requests)]
+
+
+@needs_triton
+def test_engine_that_decodes_by_the_kernel_answers_as_without_it(interpreter: ProcessPoolExecutor):
+    assert interpreter.submit(nano_tokens).result() == nano_tokens()
