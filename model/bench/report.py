@@ -21,7 +21,7 @@ def print_report(settings: BenchSettings) -> None:
 
 
 def lines_of(report: Mapping[str, Any]) -> list[str]:
-    return [*_setting_lines(report), "", *_table(report["figures"])]
+    return [*_setting_lines(report), _engine_line(report["engine"]), "", *_table(report["figures"])]
 
 
 def _setting_lines(report: Mapping[str, Any]) -> Iterator[str]:
@@ -43,6 +43,16 @@ def _setting_lines(report: Mapping[str, Any]) -> Iterator[str]:
     )
     if machine["peak_memory_bytes"] is not None:
         yield f"peak device memory: {machine['peak_memory_bytes'] / 1e9:.2f} GB"
+
+
+def _engine_line(stats: Mapping[str, Any]) -> str:
+    """What the engine says of the whole bench, warming up included."""
+    imbalance = max(stats["expert_imbalance"], default=1.0)
+    return (
+        f"engine: {stats['batch_occupancy']:.0%} of its places in use, {stats['cache_use']:.0%} of its cache, "
+        f"{stats['prefix_hit_rate']:.0%} of prompt tokens found there, {stats['num_preemptions']} preemptions, "
+        f"busiest expert of a layer {imbalance:.1f} times the mean"
+    )
 
 
 def _table(figures: Mapping[str, Mapping[str, float]]) -> Iterator[str]:

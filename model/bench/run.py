@@ -58,6 +58,7 @@ def run_bench(settings: BenchSettings, *, say: Callable[[str], None] = lambda li
             engine, batch=settings.batch, output_tokens=settings.output_tokens, repeats=settings.repeats
         )
         figures = _measure(bench, settings, works, say)
+        stats = engine.stats()
     peak_memory_bytes = _peak_bytes(device)
     say(f"measuring {settings.device} once more")  # others may have kept it busy before
     rates = rates.best(measure_rates(device, settings.torch_dtype))
@@ -71,6 +72,7 @@ def run_bench(settings: BenchSettings, *, say: Callable[[str], None] = lambda li
         },
         "model": _sizes(model),
         "machine": {**asdict(rates), "peak_memory_bytes": peak_memory_bytes},
+        "engine": stats.as_dict(),
         "figures": {name: figure.beside(rates) for name, figure in figures.items()},
     }
 

@@ -35,6 +35,8 @@ def test_nano_is_measured_with_every_figure_beside_its_roofline(tmp_path: Path):
     assert report["settings"]["versions"]["torch"] == torch.__version__
     assert {"labelmill", "python", "triton"} <= report["settings"]["versions"].keys()
     assert report["model"]["num_parameters"] > report["model"]["num_activated_language_parameters"] > 0
+    assert 0 < report["engine"]["batch_occupancy"] <= 1
+    assert report["engine"]["prefix_hit_rate"] > 0, "four prompts about one view"
     for phase in ("prefill", "decode"):
         assert json.loads((tmp_path / "profile" / f"{phase}.json").read_text())["traceEvents"]
         assert "aten::" in (tmp_path / "profile" / f"{phase}.txt").read_text()
