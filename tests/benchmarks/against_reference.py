@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from model.engine import Completion, Engine, EngineConfig
-from model.kv_cache import StepLayout
+from model.step_layout import StepLayout
 from model.tiling import TiledImage, tile_image
 from pipeline.decode import decode_image
 from tests.benchmarks.agreement import require_agreement

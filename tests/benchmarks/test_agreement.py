@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from model.kv_cache import StepLayout
+from model.step_layout import StepLayout
 from tests.benchmarks import transformers_side
 from tests.benchmarks.agreement import DisagreementError, first_difference, require_agreement
 from tests.benchmarks.random_models import random_model, text_model_config
