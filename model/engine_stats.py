@@ -66,7 +66,7 @@ class EngineStats:
     @property
     def expert_imbalance(self) -> tuple[float, ...]:
         """Per layer, the load of its busiest expert over the mean; 1 is even, the number of experts a collapse."""
-        return tuple(max(loads) * len(loads) / max(1, sum(loads)) for loads in self.expert_loads)
+        return tuple(max(loads, default=0) * len(loads) / max(1, sum(loads)) for loads in self.expert_loads)
 
     def as_dict(self) -> dict[str, Any]:
         """Counts and rates by name, for JSON."""

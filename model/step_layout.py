@@ -5,6 +5,7 @@ sequences that add one token. Knows nothing of requests. Shapes: T tokens of a s
 pages of the longest of them, S context tokens.
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,9 +15,9 @@ from torch import Tensor
 
 from model.kv_cache import PAGE_TOKENS, pages_for
 
-GROUP_CONTEXT_TOKENS = 4096
-"""Of the context that decoding sequences gather at once on a CPU: with 576 float32 values a token, 9 MB, which stay in
-a core's share of the cache from the gathering to the product. A longer sequence is a group of its own."""
+GROUP_CONTEXT_TOKENS = {"cpu": 4096, "cuda": 65536}
+"""Of the context that decoding sequences gather at once; a longer sequence is a group of its own. On a CPU, with 576
+float32 values a token, 9 MB, which stay in its cache from the gathering to the product; on a GPU it bounds memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,12 +64,20 @@ class DecodeRows:
     """One new token of each of B sequences.
 
     page_table_BP: int32, 0 past the context; context_lens_B: int32, the new token included. What a kernel needs.
-    groups: the same for plain PyTorch; together they are all rows in order.
     """
 
     page_table_BP: Tensor
     context_lens_B: Tensor
-    groups: tuple[DecodeGroup, ...]
+    host_table: np.ndarray
+    host_lens: np.ndarray
+
+    @functools.cached_property
+    def groups(self) -> tuple[DecodeGroup, ...]:
+        """The same for plain PyTorch: together all rows in order. Made when asked for: it is many small copies."""
+        device = self.page_table_BP.device
+        counts = [pages_for(int(length)) for length in self.host_lens]
+        ends = _group_ends(counts, GROUP_CONTEXT_TOKENS[device.type])
+        return tuple(_group(self.host_table, self.host_lens, counts, start, end, device) for start, end in ends)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,16 +140,17 @@ def _decode_rows(decode: Sequence[SequenceStep], device: torch.device) -> Decode
     return DecodeRows(
         page_table_BP=torch.from_numpy(table).to(device, non_blocking=True),
         context_lens_B=torch.from_numpy(lengths).to(device, non_blocking=True),
-        groups=tuple(_group(table, lengths, counts, *ends, device) for ends in _group_ends(counts)),
+        host_table=table,
+        host_lens=lengths,
     )
 
 
-def _group_ends(counts: Sequence[int]) -> list[tuple[int, int]]:
-    """(start, end) of runs of sequences whose padded contexts stay within GROUP_CONTEXT_TOKENS."""
+def _group_ends(counts: Sequence[int], max_context_tokens: int) -> list[tuple[int, int]]:
+    """(start, end) of runs of sequences whose padded contexts stay within that many tokens."""
     ends, start, longest = [], 0, 0
     for row, count in enumerate(counts):
         longest = max(longest, count)
-        if row > start and (row - start + 1) * longest * PAGE_TOKENS > GROUP_CONTEXT_TOKENS:
+        if row > start and (row - start + 1) * longest * PAGE_TOKENS > max_context_tokens:
             ends.append((start, row))
             start, longest = row, count
     return [*ends, (start, len(counts))]

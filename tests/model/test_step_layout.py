@@ -43,14 +43,14 @@ def test_pages_a_sequence_holds_for_later_are_not_read():
 
 
 def test_sequences_are_gathered_together_while_their_padded_contexts_are_small():
-    per_sequence = GROUP_CONTEXT_TOKENS // 4 // PAGE_TOKENS
+    per_sequence = GROUP_CONTEXT_TOKENS["cpu"] // 4 // PAGE_TOKENS
     steps = [decoding(list(range(per_sequence)), per_sequence * PAGE_TOKENS) for _ in range(6)]
     layout = pack_step([], steps, CPU)
     assert [(group.start, group.end) for group in layout.decode.groups] == [(0, 4), (4, 6)]
 
 
 def test_sequence_longer_than_a_group_is_gathered_by_itself():
-    num_pages = GROUP_CONTEXT_TOKENS // PAGE_TOKENS + 1
+    num_pages = GROUP_CONTEXT_TOKENS["cpu"] // PAGE_TOKENS + 1
     layout = pack_step([], [decoding([1], 4), decoding(list(range(num_pages)), num_pages * PAGE_TOKENS)], CPU)
     assert [(group.start, group.end) for group in layout.decode.groups] == [(0, 1), (1, 2)]
 
