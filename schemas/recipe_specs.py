@@ -111,8 +111,8 @@ class GroundingSpec(Decoding):
 
     name: Literal["grounding"] = "grounding"
     """Selects this recipe."""
-    max_new_tokens: Whole = Field(default=256, ge=1)
-    """Longest list of boxes, in tokens, the query that it opens with included."""
+    max_new_tokens: Whole = Field(default=256, ge=32)
+    """Longest list of boxes, in tokens, the query that it opens with included; a box takes up to 20."""
     max_boxes: Whole = Field(default=16, ge=1)
     """Most boxes for one query."""
     queries: Texts = ()

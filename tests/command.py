@@ -73,7 +73,7 @@ def write_job(folder: Path, **values: Any) -> Path:
             {"name": "ocr", "max_new_tokens": 6},
             {"name": "caption", "hints": ["ocr"], "max_new_tokens": 6},
             {"name": "qa", "questions": ["How many?", "Which colour?"], "max_new_tokens": 4},
-            {"name": "grounding", "queries": ["the sign"], "max_new_tokens": 4},
+            {"name": "grounding", "queries": ["the sign"], "max_new_tokens": 32},
         ],
         **values,
     }
