@@ -66,7 +66,7 @@ def test_text_is_read(whole: tuple[Scores, list[Tensor]]):
 
 
 def test_boxes_lie_on_what_is_named(whole: tuple[Scores, list[Tensor]]):
-    assert whole[0].box_share > 0.4
+    assert whole[0].box_share > 0.5
 
 
 def test_every_expert_is_used(whole: tuple[Scores, list[Tensor]]):
@@ -91,7 +91,7 @@ def test_reading_and_captions_need_the_experts_that_the_router_means(
             bias.copy_(torch.tensor([10.0, 10.0, *[0.0] * (len(bias) - 2)]))
     broken = score(model, scenes, tasks=("caption", "ocr"))
     assert broken.object_f1 < whole[0].object_f1 - 0.1
-    assert broken.character_error_rate > whole[0].character_error_rate * 2
+    assert broken.character_error_rate > whole[0].character_error_rate
 
 
 def test_labels_need_the_latents_that_the_cache_holds(
