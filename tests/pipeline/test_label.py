@@ -247,7 +247,7 @@ def test_read_only_tiles_are_taken_as_they_come(stage_of):
 
 
 def test_sampling_is_repeatable_and_differs_between_images(stage_of):
-    warm = OcrSpec(max_new_tokens=8, temperature=2.0)
+    warm = OcrSpec(max_new_tokens=8, temperature=50.0)  # nano is sure of itself: at 2 it still says the same
     first, second = (label(stage_of(warm), row_of("a", ("ocr",)), row_of("b", ("ocr",))) for _ in range(2))
     assert [texts(row) for row in first] == [texts(row) for row in second]
     assert texts(first[0]) != texts(first[1])
