@@ -5,11 +5,7 @@ nothing of where images come from or what their labels are for.
 """
 
 import asyncio
-import atexit
 import contextlib
-import queue
-import threading
-import time
 import weakref
 from collections.abc import Mapping
 from collections.abc import Sequence as Seq
@@ -27,6 +23,7 @@ from model.checkpoint_files import local_folder
 from model.constraints import Constraint, compile_constraint
 from model.deepseek_vl2 import DeepseekVL2
 from model.engine_stats import EngineStats
+from model.engine_thread import ClosedView, EngineThread
 from model.prompt import ImageInput, Message, Processor, Prompt
 from model.scheduler import Scheduler
 from model.sequence import (
@@ -39,7 +36,7 @@ from model.sequence import (
     deliver,
     fail,
 )
-from model.vision_queue import VisionJob, VisionQueue
+from model.vision_queue import VisionJob
 
 __all__ = ["Completion", "ContextTooLongError", "Engine", "EngineConfig", "EngineStats", "ImageView", "Request"]
 
@@ -82,7 +79,7 @@ class Engine:
             prefill_chunk_tokens=config.prefill_chunk_tokens,
             cache_tokens=cache_tokens,
         )
-        self._thread = _EngineThread(scheduler)
+        self._thread = EngineThread(scheduler)
         weakref.finalize(self, self._thread.stop).atexit = False  # the thread sees to that itself
 
     @classmethod
@@ -165,140 +162,6 @@ class Engine:
         )
 
 
-class _EngineThread:
-    """The one thread that works on the device, and its inbox.
-
-    Only the running thread refers to the scheduler, so that an engine dropped unclosed takes its cache along.
-    """
-
-    def __init__(self, scheduler: Scheduler) -> None:
-        self._inbox: queue.SimpleQueue[Sequence | VisionJob | _ClosedView | _StatsRequest | None] = queue.SimpleQueue()
-        self._lock = threading.Lock()
-        self._stopped = False
-        self._last_stats = EngineStats()
-        self._thread = threading.Thread(target=self._run, args=(scheduler,), name="labelmill-engine", daemon=True)
-        # A daemon, or the interpreter would wait for it for ever; closed before the interpreter goes down, or it could
-        # be inside torch while that is taken apart.
-        atexit.register(self.close)
-        self._thread.start()
-
-    def submit(self, item: "Sequence | VisionJob | _ClosedView | _StatsRequest") -> None:
-        """Raises RuntimeError once the thread was told to stop: nobody would answer."""
-        with self._lock:
-            if self._stopped:
-                raise RuntimeError("the engine is closed")
-            self._inbox.put(item)
-
-    def stats(self) -> EngineStats:
-        """Of a closed engine, those it closed with."""
-        request = _StatsRequest(future=Future())
-        try:
-            self.submit(request)
-        except RuntimeError:
-            return self._last_stats
-        return request.future.result()
-
-    def stop(self) -> None:
-        """Lets the thread end after the step it is in. Does not wait, so that a garbage collection may call it."""
-        with self._lock:
-            self._stopped = True
-            self._inbox.put(None)
-
-    def close(self) -> None:
-        """Stops the thread and waits for it, except where it is called by the thread itself (a future's callback)."""
-        self.stop()
-        if threading.current_thread() is not self._thread:
-            self._thread.join()
-            atexit.unregister(self.close)
-
-    def _run(self, scheduler: Scheduler) -> None:
-        vision = VisionQueue(scheduler.model)
-        while not self._stopped:
-            self._take_in(scheduler, vision)
-            # Images are encoded as long as there is room to ask about them: encoded ones take memory while they wait.
-            if not vision.is_idle and (vision.has_full_batch or scheduler.wants_more):
-                began = time.perf_counter()
-                scheduler.stats.add_vision(vision.step(), time.perf_counter() - began)
-            if not scheduler.is_idle:
-                self._step(scheduler)
-        self._give_up(scheduler, vision)
-
-    def _take_in(self, scheduler: Scheduler, vision: VisionQueue) -> None:
-        """All that has come; waits for something where there is nothing to do."""
-        while True:
-            try:
-                item = self._inbox.get(block=scheduler.is_idle and vision.is_idle and not self._stopped)
-            except queue.Empty:
-                return
-            if isinstance(item, Sequence):
-                if item.prompt.images and item.image_sequence is None:
-                    vision.add(_images_of(item, scheduler))
-                else:
-                    scheduler.add(item)
-            elif isinstance(item, VisionJob):
-                vision.add(item)
-            elif isinstance(item, _ClosedView):
-                scheduler.close_prefix(item.prefix)
-            elif isinstance(item, _StatsRequest):
-                item.future.set_result(_snapshot(scheduler))
-            elif self._stopped:
-                return
-
-    def _give_up(self, scheduler: Scheduler, vision: VisionQueue) -> None:
-        error = RuntimeError("the engine was closed")
-        self._last_stats = _snapshot(scheduler)
-        scheduler.fail_all(error)
-        vision.fail_all(error)
-        while not self._inbox.empty():
-            item = self._inbox.get()
-            if isinstance(item, _StatsRequest):
-                item.future.set_result(self._last_stats)
-            elif isinstance(item, VisionJob):
-                item.fail(error)
-            elif isinstance(item, Sequence):
-                fail(item.future, error)
-
-    @staticmethod
-    def _step(scheduler: Scheduler) -> None:
-        try:
-            scheduler.step()
-        except Exception as error:  # noqa: BLE001 - handed to every request that was in it; the thread lives on
-            scheduler.fail_running(error)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _ClosedView:
-    prefix: ImagePrefix
-
-
-@dataclass(frozen=True, kw_only=True)
-class _StatsRequest:
-    future: "Future[EngineStats]"
-
-
-def _snapshot(scheduler: Scheduler) -> EngineStats:
-    return scheduler.stats.snapshot(
-        num_shared_tokens=scheduler.admission.num_shared_tokens,
-        num_preemptions=scheduler.admission.num_preemptions,
-        expert_loads=scheduler.model.language.expert_loads(),
-    )
-
-
-def _images_of(sequence: Sequence, scheduler: Scheduler) -> VisionJob:
-    """What is to be encoded before a sequence of no view can run."""
-
-    def deliver(image_sequence: Tensor) -> None:
-        sequence.image_sequence = image_sequence
-        scheduler.add(sequence)
-
-    return VisionJob(
-        images=sequence.prompt.images,
-        deliver=deliver,
-        fail=lambda error: fail(sequence.future, error),
-        is_wanted=lambda: not sequence.future.cancelled(),
-    )
-
-
 class ImageView:
     """Images opened once, to be asked about many times, also concurrently."""
 
@@ -329,7 +192,7 @@ class ImageView:
         prefix, self._prefix, self._is_open = self._prefix, None, False
         if prefix is not None:
             with contextlib.suppress(RuntimeError):  # the engine was closed, and its cache is gone with it
-                self._engine._thread.submit(_ClosedView(prefix=prefix))
+                self._engine._thread.submit(ClosedView(prefix=prefix))
 
     async def generate(self, text: str | Seq[str | Mapping[str, Any]], **params: Any) -> Completion:
         """Asks one question about the images.
