@@ -8,6 +8,7 @@ width, Q = N + R, V value width, W cache row width.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -65,11 +66,11 @@ class Attention(nn.Module, ABC):
     def _attend_span(self, queries: Tensor, rows_TW: Tensor, span: PrefillSpan, cache: LayerCache | None) -> Tensor:
         """[T, H * v width]: the span's own tokens causally, and all cached ones before them, a block at a time."""
         q, own_TW = queries[span.start : span.end], rows_TW[span.start : span.end]
-        attend = self.span_attention(q, span.num_context)
-        partial = attend(own_TW, True)
+        attention = self.span_attention(q, span.num_context)
+        partial = attention.attend(own_TW, True)
         for block_SW in _past_blocks(span, cache):
-            partial = attend(block_SW, False).merged(partial)
-        return self.finish_span(partial, queries.dtype, span.num_context)
+            partial = attention.attend(block_SW, False).merged(partial)
+        return attention.values_of(partial.result(queries.dtype).transpose(0, 1))
 
     @abstractmethod
     def project(self, hidden_TD: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor]:
@@ -80,16 +81,21 @@ class Attention(nn.Module, ABC):
         """How these queries attend to rows of a context of that length."""
 
     @abstractmethod
-    def finish_span(self, partial: PartialAttention, dtype: torch.dtype, num_context: int) -> Tensor:
-        """[T, H * v width] of what `span_attention` has gathered."""
-
-    @abstractmethod
     def decode(self, queries_BHQ: Tensor, rows: DecodeRows, cache: LayerCache) -> Tensor:
         """One token of each sequence attends to its own context; returns [B, H * v width]."""
 
 
-SpanAttention = Callable[[Tensor, bool], PartialAttention]
-"""(context rows [S, W], whether they are the queries' own) -> what the queries take from them."""
+@dataclass(frozen=True)
+class SpanAttention:
+    """attend: (context rows [S, W], whether they are the queries' own) -> what the queries take from them.
+    values_of: what they took of all rows [T, H, width] -> [T, H * v width]."""
+
+    attend: Callable[[Tensor, bool], PartialAttention]
+    values_of: Callable[[Tensor], Tensor]
+
+
+def _join_heads(attended_THV: Tensor) -> Tensor:
+    return attended_THV.flatten(1)
 
 
 def _past_blocks(span: PrefillSpan, cache: LayerCache | None) -> Iterator[Tensor]:
@@ -126,10 +132,7 @@ class MultiHeadAttention(Attention):
             k, v = rows_SW.unflatten(-1, (2, self.num_kv_heads, self.head_dim)).permute(1, 2, 0, 3)
             return PartialAttention.of_block(q_HTQ, k, v, scale=self.head_dim**-0.5, causal=causal)
 
-        return attend
-
-    def finish_span(self, partial: PartialAttention, dtype: torch.dtype, num_context: int) -> Tensor:
-        return partial.result(dtype).transpose(0, 1).flatten(1)
+        return SpanAttention(attend, _join_heads)
 
     def decode(self, queries_BHQ: Tensor, rows: DecodeRows, cache: LayerCache) -> Tensor:
         outputs = []
@@ -192,20 +195,14 @@ class MultiHeadLatentAttention(Attention):
                 latents = rows_SW[None, :, : self.kv_lora_rank]
                 return PartialAttention.of_block(q_HTW, rows_SW[None], latents, scale=self.scale, causal=causal)
 
-            return attend_to_latents
+            return SpanAttention(attend_to_latents, self._values_of)
         q_HTQ = queries_THQ.transpose(0, 1).contiguous()
 
         def attend_expanded(rows_SW: Tensor, causal: bool) -> PartialAttention:
             k_HSQ, v_HSV = self._expand(rows_SW)
             return PartialAttention.of_block(q_HTQ, k_HSQ, v_HSV, scale=self.scale, causal=causal)
 
-        return attend_expanded
-
-    def finish_span(self, partial: PartialAttention, dtype: torch.dtype, num_context: int) -> Tensor:
-        attended_THV = partial.result(dtype).transpose(0, 1)
-        if self._absorbs(len(attended_THV), num_context):
-            return self._values_of(attended_THV)
-        return attended_THV.flatten(1)
+        return SpanAttention(attend_expanded, _join_heads)
 
     def decode(self, queries_BHQ: Tensor, rows: DecodeRows, cache: LayerCache) -> Tensor:
         q_BHW = self._absorb(queries_BHQ)
