@@ -56,8 +56,8 @@ class Admission:
                 break
         self.waiting.extendleft(reversed(blocked))
 
-    def grow(self, sequence: Sequence) -> bool:
-        """Pages for all its tokens, at the cost of others if need be; False where it was itself given up."""
+    def grow(self, sequence: Sequence) -> None:
+        """Pages for all its tokens, at the cost of others if need be; where it came last itself, it is preempted."""
         while len(sequence.pages) < pages_for(sequence.num_tokens):
             if self._make_room(1, keep=()):
                 sequence.pages += self.cache.allocate(1)
@@ -65,8 +65,7 @@ class Admission:
             youngest = self.running[-1]
             self.preempt(youngest)
             if youngest is sequence:
-                return False
-        return True
+                return
 
     def preempt(self, sequence: Sequence) -> None:
         """Back to the head of the queue, to be computed again; what it generated it keeps."""

@@ -81,27 +81,22 @@ class StatsRecorder:
         self._sums: dict[str, float] = {}
         self._sizes = {"max_num_sequences": max_num_sequences, "num_cache_pages": num_cache_pages}
         self._peak_used_pages = 0
-        self._last_step = (0, 0)
 
     def add_step(
-        self, *, num_prefill_tokens: int, num_decode_tokens: int, num_running: int, num_used_pages: int
+        self, *, num_prefill_tokens: int, num_decode_tokens: int, num_running: int, num_used_pages: int, step_s: float
     ) -> None:
+        """`step_s`: sampling included."""
         self._add("num_steps", 1)
         self._add("num_prefill_tokens", num_prefill_tokens)
         self._add("num_decode_tokens", num_decode_tokens)
         self._add("num_running_sum", num_running)
         self._add("num_used_pages_sum", num_used_pages)
         self._peak_used_pages = max(self._peak_used_pages, num_used_pages)
-        self._last_step = num_prefill_tokens, num_decode_tokens
-
-    def add_seconds(self, step_s: float) -> None:
-        """Of the step that was added last, sampling included."""
         self._add("step_s", step_s)
-        num_prefill, num_decode = self._last_step
-        if num_prefill and num_decode:
+        if num_prefill_tokens and num_decode_tokens:
             return
-        kind = "prefill_only" if num_prefill else "decode_only"
-        self._add(f"{kind}_tokens", num_prefill + num_decode)
+        kind = "prefill_only" if num_prefill_tokens else "decode_only"
+        self._add(f"{kind}_tokens", num_prefill_tokens + num_decode_tokens)
         self._add(f"{kind}_s", step_s)
 
     def add_vision(self, num_tiles: int, seconds: float) -> None:

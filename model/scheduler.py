@@ -100,17 +100,18 @@ class Scheduler:
         chunks = [*prefill, *decode]
         layout = pack_step([chunk.step for chunk in prefill], [chunk.step for chunk in decode], self.model.device)
         hidden_TD = self.model.language(self._embed(chunks), layout, self.cache)
-        self.stats.add_step(
-            num_prefill_tokens=layout.num_prefill_tokens,
-            num_decode_tokens=len(decode),
-            num_running=len(self.admission.running),
-            num_used_pages=self.cache.num_used_pages,
-        )
+        num_running, num_used_pages = len(self.admission.running), self.cache.num_used_pages
         for chunk in chunks:
             chunk.run.num_cached_tokens = chunk.end
         self.admission.finish_prefixes()
         self._sample(hidden_TD, chunks)
-        self.stats.add_seconds(time.perf_counter() - began)
+        self.stats.add_step(
+            num_prefill_tokens=layout.num_prefill_tokens,
+            num_decode_tokens=len(decode),
+            num_running=num_running,
+            num_used_pages=num_used_pages,
+            step_s=time.perf_counter() - began,
+        )
 
     def fail_running(self, error: BaseException) -> None:
         """Gives up the sequences of a step that raised, e.g. out of memory; those that wait are tried after them."""

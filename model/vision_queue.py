@@ -86,8 +86,7 @@ class VisionQueue:
         except Exception as error:  # noqa: BLE001 - handed to whoever waits
             self._blame(parts, error)
             return 0
-        for (job, tiles_of_job), part in zip(parts, encoded_NMD.split([len(one) for _, one in parts]), strict=True):
-            assert len(part) == len(tiles_of_job)
+        for (job, _), part in zip(parts, encoded_NMD.split([len(one) for _, one in parts]), strict=True):
             job.done_NMD.append(part)
         self._deliver()
         if encoded_NMD.is_cuda:

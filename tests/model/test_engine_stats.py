@@ -13,8 +13,9 @@ from tests.model.helpers import ask, engine, image
 def test_rates_are_of_steps_of_one_kind():
     recorder = StatsRecorder(max_num_sequences=4, num_cache_pages=10)
     for prefill, decode, seconds in ((100, 0, 0.5), (50, 3, 0.4), (0, 3, 0.1), (0, 2, 0.1)):
-        recorder.add_step(num_prefill_tokens=prefill, num_decode_tokens=decode, num_running=2, num_used_pages=5)
-        recorder.add_seconds(seconds)
+        recorder.add_step(
+            num_prefill_tokens=prefill, num_decode_tokens=decode, num_running=2, num_used_pages=5, step_s=seconds
+        )
     stats = recorder.snapshot(num_shared_tokens=50, num_preemptions=1, expert_loads=[[6, 2], [4, 4]])
     assert (stats.num_prefill_tokens, stats.num_decode_tokens, stats.num_steps) == (150, 8, 4)
     assert stats.prefill_tokens_per_s == pytest.approx(200)
