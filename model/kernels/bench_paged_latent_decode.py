@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from model.kernels.paged_latent_decode import DecodeBlocks, is_available, launch
+from model.kernels.paged_latent_decode import DecodeBlocks, is_available, paged_latent_decode
 from model.kernels.paged_latent_decode_reference import paged_latent_decode_reference
 from model.kv_cache import PAGE_TOKENS, pages_for
 
@@ -119,10 +119,10 @@ def _step(batch: int, context: int, *, ragged: bool, heads: int, num_layers: int
 
 def _time(step: Step, blocks: DecodeBlocks, repeats: int) -> tuple[float, float]:
     """Seconds of all layers: by the kernel and by the twin, which gathers no wider a table than it must."""
-    step.attend(launch, blocks=blocks)  # compiles, which a capture must not
+    step.attend(paged_latent_decode, blocks=blocks)  # compiles, which a capture must not
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        step.attend(launch, blocks=blocks)
+        step.attend(paged_latent_decode, blocks=blocks)
     widest = pages_for(int(step.context_lens_B.max()))
     narrow = replace(step, page_table_BP=step.page_table_BP[:, :widest])
     return _seconds(graph.replay, repeats), _seconds(lambda: narrow.attend(paged_latent_decode_reference), 3)

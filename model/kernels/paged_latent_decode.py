@@ -19,6 +19,8 @@ MAX_SPLITS = 8
 """Programs per sequence and tile of heads. Bounds the float32 scratch, B * H * MAX_SPLITS * L (67 MB at B=256, H=16,
 L=512), and the programs that a wide page table launches for nothing beside short contexts."""
 
+_DTYPES = (torch.bfloat16, torch.float32)
+
 
 def is_available(device: torch.device) -> bool:
     """Whether `paged_latent_decode` runs on tensors of this device; it needs triton, and a GPU or its interpreter."""
@@ -27,8 +29,11 @@ def is_available(device: torch.device) -> bool:
 
 def takes(*, latent_width: int, rotated_width: int, dtype: torch.dtype) -> bool:
     """Whether the kernel is made for such rows: powers of two from 16 up, in bfloat16 or float32."""
-    widths_fit = all(width >= 16 and not width & (width - 1) for width in (latent_width, rotated_width))
-    return widths_fit and dtype in (torch.bfloat16, torch.float32)
+    return _fits(latent_width) and _fits(rotated_width) and dtype in _DTYPES
+
+
+def _fits(width: int) -> bool:
+    return width >= 16 and not width & (width - 1)
 
 
 @functools.cache
@@ -74,6 +79,7 @@ def paged_latent_decode(
     page_tokens: int,
     latent_width: int,
     scale: float,
+    blocks: DecodeBlocks | None = None,
 ) -> Tensor:
     """Attends with one query per sequence and head to the sequence's rows; returns [B, H, L] in the queries' dtype.
 
@@ -81,38 +87,15 @@ def paged_latent_decode(
     latent L | rotated key R], shared by all heads. Values are the rows' first L entries. Only the last dimension must
     be contiguous. page_table_BP, int32: token t lies in slot page_table[t // page_tokens] * page_tokens + t %
     page_tokens. context_lens_B, int32, at most P * page_tokens; neither entries nor rows past it are read, and a length
-    of 0 gives zeros. Scores are multiplied by `scale`; softmax and sums are float32.
+    of 0 gives zeros. Scores are multiplied by `scale`; softmax and sums are float32. `blocks`: how the work is cut,
+    where `DecodeBlocks.choose` is not to say it.
 
     The caller sees to it that lengths and pages are within bounds: checking them would wait for the device.
     Raises ValueError for widths that are not powers of two from 16 up, and for other dtypes.
     """
-    blocks = DecodeBlocks.choose(queries_BHW.shape[1], queries_BHW.dtype)
-    return launch(
-        queries_BHW,
-        rows_SW,
-        page_table_BP,
-        context_lens_B,
-        page_tokens=page_tokens,
-        latent_width=latent_width,
-        scale=scale,
-        blocks=blocks,
-    )
-
-
-def launch(
-    queries_BHW: Tensor,
-    rows_SW: Tensor,
-    page_table_BP: Tensor,
-    context_lens_B: Tensor,
-    *,
-    page_tokens: int,
-    latent_width: int,
-    scale: float,
-    blocks: DecodeBlocks,
-) -> Tensor:
-    """`paged_latent_decode`, cut as told."""
     from model.kernels import paged_latent_decode_triton as kernels
 
+    blocks = blocks or DecodeBlocks.choose(queries_BHW.shape[1], queries_BHW.dtype)
     _check(queries_BHW, rows_SW, page_table_BP, context_lens_B, latent_width)
     (num_sequences, num_heads, row_width), num_pages = queries_BHW.shape, page_table_BP.shape[1]
     output_BHL = queries_BHW.new_empty(num_sequences, num_heads, latent_width)
@@ -155,9 +138,9 @@ def _check(
 ) -> None:
     num_sequences, _, row_width = queries_BHW.shape
     for name, width in (("latent", latent_width), ("rotated", row_width - latent_width)):
-        if width < 16 or width & (width - 1):
+        if not _fits(width):
             raise ValueError(f"the kernel takes {name} widths that are powers of two from 16 up, not {width}")
-    if queries_BHW.dtype not in (torch.bfloat16, torch.float32):
+    if queries_BHW.dtype not in _DTYPES:
         raise ValueError(f"the kernel takes bfloat16 and float32, not {queries_BHW.dtype}")
     assert rows_SW.dtype == queries_BHW.dtype, (rows_SW.dtype, queries_BHW.dtype)
     assert rows_SW.shape[1] == row_width, (rows_SW.shape, queries_BHW.shape)

@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.kernels.paged_latent_decode import MAX_SPLITS, DecodeBlocks, is_available, launch, paged_latent_decode
+from model.kernels.paged_latent_decode import MAX_SPLITS, DecodeBlocks, is_available, paged_latent_decode
 from model.kernels.paged_latent_decode_reference import paged_latent_decode_reference
 from model.kv_cache import PAGE_TOKENS
 
@@ -128,11 +128,10 @@ def interpreter() -> Iterator[ProcessPoolExecutor]:
 
 @pytest.fixture
 def kernel(interpreter: ProcessPoolExecutor) -> Kernel:
-    """`paged_latent_decode` there, or `launch` where blocks are given."""
+    """`paged_latent_decode` there."""
 
     def run(*tensors: Tensor, **settings: object) -> Tensor:
-        function = launch if "blocks" in settings else paged_latent_decode
-        return interpreter.submit(function, *tensors, **settings).result()
+        return interpreter.submit(paged_latent_decode, *tensors, **settings).result()
 
     return run
 
