@@ -34,7 +34,6 @@ from model.sequence import (
     SamplingParams,
     Sequence,
     deliver,
-    fail,
 )
 from model.vision_queue import VisionJob
 
@@ -177,8 +176,7 @@ class ImageView:
             job = VisionJob(
                 images=self._images,
                 deliver=lambda image_sequence: deliver(future, image_sequence),
-                fail=lambda error: fail(future, error),
-                is_wanted=lambda: not future.cancelled(),
+                future=future,
             )
             self._engine._thread.submit(job)
             image_sequence = await asyncio.wrap_future(future)

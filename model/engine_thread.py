@@ -106,9 +106,7 @@ class EngineThread:
             item = self._inbox.get()
             if isinstance(item, StatsRequest):
                 item.future.set_result(self._last_stats)
-            elif isinstance(item, VisionJob):
-                item.fail(error)
-            elif isinstance(item, Sequence):
+            elif isinstance(item, VisionJob | Sequence):
                 fail(item.future, error)
 
     @staticmethod
@@ -144,9 +142,4 @@ def _images_of(sequence: Sequence, scheduler: Scheduler) -> VisionJob:
         sequence.image_sequence = image_sequence
         scheduler.add(sequence)
 
-    return VisionJob(
-        images=sequence.prompt.images,
-        deliver=deliver,
-        fail=lambda error: fail(sequence.future, error),
-        is_wanted=lambda: not sequence.future.cancelled(),
-    )
+    return VisionJob(images=sequence.prompt.images, deliver=deliver, future=sequence.future)

@@ -6,13 +6,16 @@ of requests. Shapes: N tiles, M image tokens of a tile, D language width.
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from model.deepseek_vl2 import TILES_PER_BATCH, DeepseekVL2
+from model.sequence import fail
 from model.tiling import TiledImage
 
 
@@ -20,14 +23,13 @@ from model.tiling import TiledImage
 class VisionJob:
     """The images of one prompt or view.
 
-    deliver: gets their embeddings at the prompt's image positions [image positions, D]; fail: gets the error instead.
-    is_wanted: asked before each batch; a job that nobody wants any more is dropped.
+    deliver: gets their embeddings at the prompt's image positions [image positions, D]. future: of whoever waits; it
+    gets an error instead, and once it is cancelled the job is dropped at the next batch.
     """
 
     images: Sequence[TiledImage]
     deliver: Callable[[Tensor], None]
-    fail: Callable[[BaseException], None]
-    is_wanted: Callable[[], bool]
+    future: Future[Any]
     done_NMD: list[Tensor] = field(default_factory=list)
     num_taken: int = 0
     """Tiles that were encoded or are in a batch."""
@@ -71,12 +73,12 @@ class VisionQueue:
 
     def fail_all(self, error: BaseException) -> None:
         while self._jobs:
-            self._jobs.popleft().fail(error)
+            fail(self._jobs.popleft().future, error)
 
     @torch.inference_mode()
     def step(self) -> int:
         """Encodes one batch and delivers what it completed; returns the number of its tiles."""
-        self._jobs = deque(job for job in self._jobs if job.is_wanted())
+        self._jobs = deque(job for job in self._jobs if not job.future.cancelled())
         parts = self._next_batch()
         if not parts:
             return 0
@@ -109,7 +111,7 @@ class VisionQueue:
             try:
                 sequence = self.model.lay_out(torch.cat(job.done_NMD), [image.grid for image in job.images])
             except Exception as error:  # noqa: BLE001 - this job's own images; the others go on
-                job.fail(error)
+                fail(job.future, error)
             else:
                 job.deliver(sequence)
 
@@ -118,11 +120,11 @@ class VisionQueue:
         if len(parts) == 1:
             job = parts[0][0]
             self._jobs.remove(job)
-            job.fail(error)
+            fail(job.future, error)
             return
         for job, _ in parts:
             alone = VisionQueue(self.model)
-            alone.add(VisionJob(images=job.images, deliver=job.deliver, fail=job.fail, is_wanted=job.is_wanted))
+            alone.add(VisionJob(images=job.images, deliver=job.deliver, future=job.future))
             self._jobs.remove(job)
             while not alone.is_idle:
                 alone.step()

@@ -1,6 +1,7 @@
 """The tower gets full batches across images, every image gets its own embeddings, and one that fails costs itself."""
 
 from collections.abc import Callable
+from concurrent.futures import Future
 
 import pytest
 import torch
@@ -19,15 +20,17 @@ class Outcome:
 
     def __init__(self) -> None:
         self.embeddings: torch.Tensor | None = None
-        self.error: BaseException | None = None
-        self.is_wanted = True
+        self.future: Future[None] = Future()
+
+    @property
+    def error(self) -> BaseException | None:
+        return self.future.exception(timeout=0) if self.future.done() else None
 
     def job(self, images: list[TiledImage]) -> VisionJob:
         return VisionJob(
             images=images,
             deliver=lambda embeddings: setattr(self, "embeddings", embeddings),
-            fail=lambda error: setattr(self, "error", error),
-            is_wanted=lambda: self.is_wanted,
+            future=self.future,
         )
 
 
@@ -86,7 +89,7 @@ def test_image_of_more_tiles_than_a_batch_is_encoded_in_several(batches: list[in
 def test_image_that_nobody_wants_any_more_is_not_encoded(batches: list[int]):
     outcome, queue = Outcome(), VisionQueue(load(NAME))
     queue.add(outcome.job(tiled("tiny")))
-    outcome.is_wanted = False
+    assert outcome.future.cancel()
     assert queue.step() == 0
     assert queue.is_idle
     assert batches == []
