@@ -81,6 +81,9 @@ class Store(ABC):
     def put_if_absent(self, uri: str, data: bytes) -> bool:
         """Creates the object and says True, or leaves the one that is there and says False."""
 
+    def has_conditional_puts(self, folder_uri: str) -> bool:  # TEMPORARY
+        return True
+
     @abstractmethod
     def delete(self, uri: str) -> None:
         """Removes the object; one that is not there is fine."""

@@ -56,7 +56,9 @@ def verify(output: str) -> Verification:
         raise ValueError(f"the run at {output} has not finished (no _run/summary.json): run its job again to finish it")
     found = Verification()
     labels, quarantined = _count_rows(folder, job, found)
-    for sample_id, record in _manifest_rows(folder, run["shards"], found):
+    for sample_id, record in _manifest_rows(
+        folder, [shard for shards in run["shards_by_run"] for shard in shards], found
+    ):
         for recipe in job.recipes:
             _check_pair((sample_id, recipe.name), num_items(recipe, record), labels, quarantined, found)
     for pair in [*labels, *quarantined]:

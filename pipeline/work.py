@@ -7,7 +7,7 @@ Knows no Ray: what it finds is handed to the stages as plain values.
 import itertools
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,11 +17,12 @@ from model import checkpoint as checkpoints
 from model.checkpoint_files import digest as checkpoint_digest
 from model.checkpoint_files import local_folder
 from model.prompt import Processor
-from pipeline.ledger import CARD_NAME, RunFolder
+from pipeline.ledger import CARD_NAME, TRANSIENT_KINDS, RunFolder, Wanted
 from pipeline.list_source import open_source
-from pipeline.manifest import read_shard, sample_id, write_manifest
+from pipeline.manifest import write_manifest
+from pipeline.new_rows import NewRows
 from pipeline.recipes import Recipe, make_recipes
-from pipeline.source import Source, SourceColumns, SourceRow
+from pipeline.source import Source, SourceColumns
 from pipeline.storage import canonical_uri, join_uri, open_store
 from schemas.job import JobSpec
 from schemas.recipe_specs import columns_of
@@ -46,6 +47,7 @@ class Work:
     num_images: int
     num_new_images: int
     num_ignored_files: int
+    wanted: Wanted
 
     @property
     def recipe_digests(self) -> dict[str, str]:
@@ -57,12 +59,68 @@ class Work:
         return [table for table in ALL_TABLES if table in {recipe.table for recipe in self.recipes}]
 
 
-def resolve(job: JobSpec, *, limit: int | None) -> Work:
-    """Checks output, checkpoint and source, and writes the manifest of what is new in the source.
+@dataclass(frozen=True, kw_only=True)
+class InspectedJob:
+    """A job whose output, checkpoint and source were looked at, and nothing written."""
 
-    Args:
-        limit: label at most this many images of the source, those of earlier runs on this output included; those that
-            an earlier run has listed are finished even if they are more.
+    job: JobSpec
+    folder: RunFolder
+    source: Source
+    checkpoint_digest: str
+    candidate_resolutions: tuple[tuple[int, int], ...]
+    recipes: tuple[Recipe, ...]
+    identity: Mapping[str, Any]
+
+    def resolve(
+        self,
+        *,
+        run: int = 1,
+        limit: int | None = None,
+        list_source: bool = True,
+        retried_kinds: frozenset[str] = TRANSIENT_KINDS,
+    ) -> Work:
+        """Writes the manifest of what is new in the source; the caller holds the output's lease.
+
+        Args:
+            run: the number of this run.
+            limit: label at most this many images of the source, those of earlier runs on this output included; those
+                that an earlier run has listed are finished even if they are more.
+            list_source: look for new images; else the images that earlier runs have listed are all.
+            retried_kinds: of images in quarantine, the error kinds to try again.
+
+        Raises:
+            ValueError: one line for what does not go with what an earlier run has left at the output, or a source
+                that cannot be listed.
+        """
+        folder = self.folder
+        earlier = folder.get_json(RUN_FILE)
+        if earlier is not None:
+            _refuse_changes(earlier["identity"], self.identity, folder.output_uri)
+        if earlier is not None and not list_source:
+            manifest = {key: value for key, value in earlier.items() if key != "identity"}
+        else:
+            manifest = _extend_manifest(self.source, folder, earlier, limit)
+        folder.put_json(RUN_FILE, {"identity": self.identity, **manifest})
+        open_store(folder.uri).put(join_uri(folder.uri, "job.yaml"), self.job.to_yaml().encode())
+        digests = {recipe.name: recipe.digest for recipe in self.recipes}
+        return Work(
+            job=self.job,
+            folder=folder,
+            checkpoint=f"{self.job.checkpoint}@{self.checkpoint_digest[:12]}",
+            candidate_resolutions=self.candidate_resolutions,
+            recipes=self.recipes,
+            image_column=self.source.image_column,
+            carried_schema=self.source.carried_schema,
+            shards=tuple(shard for listed in manifest["shards_by_run"] for shard in listed),
+            num_images=manifest["num_images"],
+            num_new_images=manifest["num_images"] - (earlier["num_images"] if earlier else 0),
+            num_ignored_files=manifest["num_ignored_files"],
+            wanted=Wanted(recipe_digests=digests, run=run, retried_kinds=retried_kinds),
+        )
+
+
+def inspect(job: JobSpec) -> InspectedJob:
+    """Checks output, checkpoint and source.
 
     Raises:
         ValueError: one line for whatever is missing, unreadable, forbidden, empty, or does not go with what an earlier
@@ -85,21 +143,14 @@ def resolve(job: JobSpec, *, limit: int | None) -> Work:
     identity = _identity(job, digest, recipes, columns, source.carried_schema)
     if earlier is not None:
         _refuse_changes(earlier["identity"], identity, output_uri)
-    manifest = _extend_manifest(source, folder, earlier, limit)
-    folder.put_json(RUN_FILE, {"identity": identity, **manifest})
-    open_store(folder.uri).put(join_uri(folder.uri, "job.yaml"), job.to_yaml().encode())
-    return Work(
+    return InspectedJob(
         job=job,
         folder=folder,
-        checkpoint=f"{job.checkpoint}@{digest[:12]}",
+        source=source,
+        checkpoint_digest=digest,
         candidate_resolutions=processor.config.candidate_resolutions,
         recipes=recipes,
-        image_column=source.image_column,
-        carried_schema=source.carried_schema,
-        shards=tuple(manifest["shards"]),
-        num_images=manifest["num_images"],
-        num_new_images=manifest["num_images"] - (earlier["num_images"] if earlier else 0),
-        num_ignored_files=manifest["num_ignored_files"],
+        identity=identity,
     )
 
 
@@ -176,42 +227,13 @@ def _extend_manifest(
     source: Source, folder: RunFolder, earlier: Mapping[str, Any] | None, limit: int | None
 ) -> dict[str, Any]:
     """Adds shards for what no earlier run has listed."""
-    shards: list[str] = list(earlier["shards"]) if earlier else []
+    by_run: list[list[str]] = [list(shards) for shards in earlier["shards_by_run"]] if earlier else []
     num_images: int = earlier["num_images"] if earlier else 0
-    known = {
-        sample
-        for shard in shards
-        for batch in read_shard(folder.shard_uri(shard))
-        for sample in batch.column("sample_id").to_pylist()
-    }
+    new_rows = NewRows(source, [[folder.shard_uri(shard) for shard in shards] for shards in by_run])
     remaining = None if limit is None else max(0, limit - num_images)
-    added = write_manifest(_NewRows(source, known), folder.manifest_uri, limit=remaining, first_shard=len(shards))
+    added = write_manifest(new_rows, folder.manifest_uri, limit=remaining, first_shard=sum(map(len, by_run)))
     return {
-        "shards": [*shards, *added.shards],
+        "shards_by_run": [*by_run, list(added.shards)] if added.shards else by_run,
         "num_images": num_images + added.num_images,
         "num_ignored_files": added.num_ignored,
     }
-
-
-class _NewRows:
-    """A source without the rows that an earlier manifest holds."""
-
-    def __init__(self, source: Source, known_sample_ids: set[str]) -> None:
-        self._source, self._known = source, known_sample_ids
-
-    @property
-    def carried_schema(self) -> pa.Schema | None:
-        return self._source.carried_schema
-
-    @property
-    def image_column(self) -> str | None:
-        return self._source.image_column
-
-    @property
-    def num_ignored(self) -> int:
-        return self._source.num_ignored
-
-    def rows(self) -> Iterator[SourceRow]:
-        for row in self._source.rows():
-            if sample_id(row.image_uri, row.version, row.member) not in self._known:
-                yield row

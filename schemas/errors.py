@@ -31,6 +31,7 @@ class ErrorKind(StrEnum):
     TILING_FAILED = "tiling_failed"
     CONTEXT_TOO_LONG = "context_too_long"
     ENGINE_ERROR = "engine_error"
+    WORKER_DIED = "worker_died"
 
     @property
     def stage(self) -> Stage:
@@ -58,8 +59,9 @@ _STAGES = {
     ErrorKind.TILING_FAILED: Stage.TILE,
     ErrorKind.CONTEXT_TOO_LONG: Stage.LABEL,
     ErrorKind.ENGINE_ERROR: Stage.LABEL,
+    ErrorKind.WORKER_DIED: Stage.LABEL,
 }
-_TRANSIENT = {ErrorKind.STORE_UNAVAILABLE, ErrorKind.ENGINE_ERROR}
+_TRANSIENT = {ErrorKind.STORE_UNAVAILABLE, ErrorKind.ENGINE_ERROR, ErrorKind.WORKER_DIED}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -126,6 +126,9 @@ class ResourcesSpec(Spec):
     """CPU processes that decode and tile images; `auto` follows the cluster's cores."""
     label_actors: AutoOrCount = "auto"
     """Replicas of the model; `auto` follows the cluster's GPUs, or is one on CPU."""
+    stop_grace_s: Real = Field(default=25.0, ge=0)
+    """Seconds that answers under way get after Ctrl-C or SIGTERM, to end and be committed; a second signal ends the
+    run at once."""
 
 
 class JobSpec(Spec):

@@ -55,7 +55,7 @@ def rows_of_table(uri, tmp_path, **spec):
         row
         for name in manifest.shards
         for batch in read_shard(str(tmp_path / "manifest" / name))
-        for row in image_rows(batch, manifest_shard=name, recipes=("ocr",))
+        for row in image_rows(batch, manifest_shard=name, recipes=[("ocr",)] * batch.num_rows)
     ]
 
 

@@ -7,9 +7,8 @@ import pytest
 from model.checkpoint_files import NANO_FOLDER
 from model.prompt import Processor
 from pipeline.storage import StorageError, join_uri, open_store
-from pipeline.work import resolve
 from schemas.job import load_job
-from tests.pipeline.outputs import commit_all, finalized, job_of, names_in, pending, put_images
+from tests.pipeline.outputs import commit_all, finalized, job_of, names_in, pending, put_images, resolve
 from tests.pipeline.tables import put_table
 
 QA = {"name": "qa", "questions": ("Why?",)}
@@ -57,7 +56,7 @@ def test_work_names_the_checkpoint_and_its_resolutions(source, tmp_path):
 
 def test_job_is_kept_beside_its_run(source, output):
     job = job_of(source, output, ["ocr", QA])
-    resolve(job, limit=None)
+    resolve(job)
     assert load_job(open_store(output).get(join_uri(output, "_run", "job.yaml")).decode()) == job
 
 
