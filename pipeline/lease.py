@@ -73,8 +73,8 @@ def is_alive(record: LeaseRecord, *, lease_uri: str, watch_s: float = WATCH_S) -
     """Whether the run still holds its lease; takes up to `watch_s` where only watching can tell."""
     if record.state != HELD:
         return False
-    if _ran_here(record):
-        return record.process == _process_here(record.pid)
+    if ran_here(record):
+        return runs_here(record)
     until = time.monotonic() + watch_s
     while time.monotonic() < until:
         time.sleep(min(1.0, watch_s / 5))
@@ -177,7 +177,7 @@ def _release(lease: Lease, state: str, message: str = "") -> None:
 def _take(lease_uri: str, say: Callable[[str], None], watch_s: float) -> LeaseRecord:
     before = read_lease(lease_uri)
     if before is not None and before.state == HELD:
-        if not _ran_here(before):
+        if not ran_here(before):
             say(f"an earlier run ({before.who}) has not ended properly: waiting {watch_s:.0f} s to see if it lives")
         if is_alive(before, lease_uri=lease_uri, watch_s=watch_s):
             raise OutputInUseError(
@@ -209,10 +209,15 @@ def _take(lease_uri: str, say: Callable[[str], None], watch_s: float) -> LeaseRe
     return record
 
 
-def _ran_here(record: LeaseRecord) -> bool:
+def ran_here(record: LeaseRecord) -> bool:
     """Whether its process was one of this machine, in the same space of process ids (a container has its own)."""
     here = _process_here(record.pid)
     return bool(here) and record.process.rpartition(" ")[0] == here.rpartition(" ")[0]
+
+
+def runs_here(record: LeaseRecord) -> bool:
+    """Whether the process of a run that `ran_here` still lives."""
+    return record.process == _process_here(record.pid)
 
 
 def _remove_older(lease_uri: str, number: int) -> None:

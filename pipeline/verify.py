@@ -15,8 +15,8 @@ from pipeline.parquet_members import open_table
 from pipeline.parts import PART_NAME
 from pipeline.recipes import BUILT_IN
 from pipeline.storage import canonical_uri, join_uri, open_store
-from pipeline.work import RUN_FILE
-from schemas.job import GroundingSpec, JobSpec, QaSpec, RecipeSpec, load_job
+from pipeline.work import RUN_FILE, job_of
+from schemas.job import GroundingSpec, JobSpec, QaSpec, RecipeSpec
 from schemas.tables import QUARANTINE_TABLE
 
 MAX_PROBLEMS_SHOWN = 20
@@ -47,10 +47,9 @@ def verify(output: str) -> Verification:
     Raises:
         ValueError: there is no finished run at `output`, or one of its files cannot be read.
     """
-    folder = RunFolder(canonical_uri(output))
-    run, job = folder.get_json(RUN_FILE), _job_of(folder)
-    if run is None or job is None:
-        raise ValueError(f"{output} holds no run of labelmill (no _run/{RUN_FILE}): give the output of a job")
+    folder, job = RunFolder(canonical_uri(output)), job_of(output)
+    run = folder.get_json(RUN_FILE)
+    assert run is not None, "it is written before the job is"
     summary = folder.get_json("summary.json")
     if summary is None:
         raise ValueError(f"the run at {output} has not finished (no _run/summary.json): run its job again to finish it")
@@ -78,11 +77,6 @@ def num_items(recipe: RecipeSpec, manifest_record: Mapping[str, Any]) -> int:
     if isinstance(recipe, GroundingSpec):
         return len(recipe.queries or manifest_record["queries"])
     return 1
-
-
-def _job_of(folder: RunFolder) -> JobSpec | None:
-    store, uri = open_store(folder.uri), join_uri(folder.uri, "job.yaml")
-    return load_job(store.get(uri).decode()) if store.exists(uri) else None
 
 
 def _count_rows(folder: RunFolder, job: JobSpec, found: Verification) -> tuple[Counter[Pair], Counter[Pair]]:

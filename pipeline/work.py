@@ -6,6 +6,7 @@ Knows no Ray: what it finds is handed to the stages as plain values.
 
 import itertools
 import json
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -24,11 +25,11 @@ from pipeline.new_rows import NewRows
 from pipeline.recipes import Recipe, make_recipes
 from pipeline.source import Source, SourceColumns
 from pipeline.storage import canonical_uri, join_uri, open_store
-from schemas.job import JobSpec
+from schemas.job import JobSpec, load_job
 from schemas.recipe_specs import columns_of
 from schemas.tables import ALL_TABLES, SCHEMA_VERSION, carried_name
 
-RUN_FILE = "run.json"
+RUN_FILE, JOB_FILE = "run.json", "job.yaml"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +102,7 @@ class InspectedJob:
         else:
             manifest = _extend_manifest(self.source, folder, earlier, limit)
         folder.put_json(RUN_FILE, {"identity": self.identity, **manifest})
-        open_store(folder.uri).put(join_uri(folder.uri, "job.yaml"), self.job.to_yaml().encode())
+        _put_job(folder, self.job)
         digests = {recipe.name: recipe.digest for recipe in self.recipes}
         return Work(
             job=self.job,
@@ -152,6 +153,27 @@ def inspect(job: JobSpec) -> InspectedJob:
         recipes=recipes,
         identity=identity,
     )
+
+
+def job_of(output: str, overrides: Sequence[str] = ()) -> JobSpec:
+    """The job that made an output, for that output wherever it lies now.
+
+    Raises:
+        ValueError: there is none, or an override does not fit it.
+    """
+    folder = RunFolder(canonical_uri(output))
+    store, uri = open_store(folder.uri), join_uri(folder.uri, JOB_FILE)
+    if not store.exists(uri):
+        raise ValueError(f"{output} holds no run of labelmill (no _run/{JOB_FILE}): give the output of a job")
+    return load_job(store.get(uri).decode(), overrides).model_copy(update={"output": folder.output_uri})
+
+
+def _put_job(folder: RunFolder, job: JobSpec) -> None:
+    """With locations that mean the same in every folder."""
+    source = job.source.model_copy(update={"uri": canonical_uri(job.source.uri)})
+    checkpoint = os.path.abspath(job.checkpoint) if os.path.isdir(job.checkpoint) else job.checkpoint
+    job = job.model_copy(update={"source": source, "output": folder.output_uri, "checkpoint": checkpoint})
+    open_store(folder.uri).put(join_uri(folder.uri, JOB_FILE), job.to_yaml().encode())
 
 
 def _columns(job: JobSpec) -> SourceColumns:
