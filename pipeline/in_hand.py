@@ -1,7 +1,7 @@
 """Which rows a worker has in hand, written down before it touches them: how a row that kills its worker is found.
 
-    <output>/_run/in_hand/<run>/<block>/<time>.json   a block that was begun and has not ended
-    <output>/_run/in_hand/<run>/alone/<sample>/...    a row of such a block, tried once more, alone in its worker
+    <output>/_run/in_hand/<run>/block-<digest>-<once>.json   a block that was begun and has not ended
+    <output>/_run/in_hand/<run>/alone-<sample>-<once>.json   a row of such a block, tried again, alone in its worker
 
 A record that outlives its worker is a death. A block with one is tried row by row; a row that was alone in hand at
 two deaths is given up. Kept in the store, because a worker's successor may run on another machine. Knows no Ray.
@@ -30,42 +30,40 @@ class InHand:
     def block(self, rows: Sequence[ImageRow]) -> Iterator[bool]:
         """Around the work on a block. Gives whether a worker has died with this block in hand: then its rows are to be
         taken one by one, each `alone`."""
-        folder_uri = join_uri(self._uri, _name_of(rows))
-        died_before = any(True for _ in open_store(folder_uri).list_or_empty(folder_uri))
-        if died_before:
-            yield True
-            self._forget(folder_uri)
+        name = f"block-{_name_of(rows)}"
+        deaths = self._records(name)
+        if not deaths:
+            with self._record(name, rows):
+                yield False
             return
-        with _record(folder_uri, rows):
-            yield False
+        yield True
+        for uri in deaths:
+            open_store(uri).delete(uri)
 
     @contextmanager
     def alone(self, row: ImageRow) -> Iterator[RowError | None]:
         """Around the work on one row, while nothing else is in the worker's hands. Gives the reason to leave it."""
-        folder_uri = join_uri(self._uri, "alone", row.sample_id)
-        num_deaths = sum(1 for _ in open_store(folder_uri).list_or_empty(folder_uri))
+        name = f"alone-{row.sample_id}"
+        num_deaths = len(self._records(name))
         if num_deaths >= MAX_DEATHS:
             message = f"{num_deaths} workers died while they labelled this image and nothing else"
             yield RowError(kind=ErrorKind.WORKER_DIED, message=message)
             return
-        with _record(folder_uri, [row]):
+        with self._record(name, [row]):
             yield None
 
-    def _forget(self, folder_uri: str) -> None:
-        store = open_store(folder_uri)
-        for info in list(store.list_or_empty(folder_uri)):
-            store.delete(info.uri)
+    def _records(self, name: str) -> list[str]:
+        return [info.uri for info in open_store(self._uri).list_or_empty(self._uri, starting_with=f"{name}-")]
 
-
-@contextmanager
-def _record(folder_uri: str, rows: Sequence[ImageRow]) -> Iterator[None]:
-    """Removed however the block ends, as long as the process lives."""
-    uri = join_uri(folder_uri, f"{uuid.uuid4().hex}.json")
-    open_store(uri).put(uri, json.dumps([row.image_uri for row in rows]).encode())
-    try:
-        yield
-    finally:
-        open_store(uri).delete(uri)
+    @contextmanager
+    def _record(self, name: str, rows: Sequence[ImageRow]) -> Iterator[None]:
+        """Removed however the work ends, as long as the process lives."""
+        uri = join_uri(self._uri, f"{name}-{uuid.uuid4().hex}.json")
+        open_store(uri).put(uri, json.dumps([row.image_uri for row in rows]).encode())
+        try:
+            yield
+        finally:
+            open_store(uri).delete(uri)
 
 
 def _name_of(rows: Sequence[ImageRow]) -> str:

@@ -88,10 +88,10 @@ class Store(ABC):
     def delete(self, uri: str) -> None:
         """Removes the object; one that is not there is fine."""
 
-    def list_or_empty(self, prefix_uri: str) -> Iterator[ObjectInfo]:
+    def list_or_empty(self, prefix_uri: str, *, starting_with: str = "") -> Iterator[ObjectInfo]:
         """As `list`, and nothing where there is no such folder: on S3 an empty folder and none are the same."""
         try:
-            yield from self.list(prefix_uri)
+            yield from self.list(prefix_uri, starting_with=starting_with)
         except StorageError as error:
             if error.kind != ErrorKind.MISSING:
                 raise
