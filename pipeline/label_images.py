@@ -116,6 +116,9 @@ def label_images(work: Work, placement: Placement, *, shards: Sequence[str]) -> 
             fn_constructor_kwargs={
                 "candidate_resolutions": work.candidate_resolutions,
                 "max_pixels": limits.max_pixels,
+                "min_decoded_fraction": limits.min_decoded_fraction,
+                "decode_timeout_s": limits.decode_timeout_s,
+                "decode_memory_mb": limits.decode_memory_mb,
             },
             batch_size=None,
             num_cpus=placement.tile_num_cpus,

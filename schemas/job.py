@@ -93,6 +93,12 @@ class LimitsSpec(Spec):
     """Largest image, width times height in pixels; read from its header, before anything is decoded."""
     max_bytes: Whole = Field(default=100_000_000, ge=1)
     """Largest encoded image, in bytes."""
+    min_decoded_fraction: Real = Field(default=0.9, gt=0, le=1)
+    """An image file that ends too early is used, and flagged `truncated`, if this share of its rows can be decoded."""
+    decode_timeout_s: Real = Field(default=60, gt=0, le=86_400)
+    """Longest time for decoding and tiling one image, in seconds; the process that does it is killed then."""
+    decode_memory_mb: Whole = Field(default=4096, ge=256)
+    """Address space of the process that decodes one image at a time, in MiB; 150 of it are Python and libraries."""
     max_quarantined_fraction: Real = Field(default=0.05, ge=0, le=1)
     """A run that quarantines more than this share of its images ends with exit code 3."""
 
@@ -187,12 +193,17 @@ class JobSpec(Spec):
     def digest(self) -> str:
         """SHA-256 in hex of what determines the labels: two jobs with the same digest write the same tables.
 
-        The name, the output, the resources and the tolerated share of quarantined images do not count, nor
-        does the order of the recipes.
+        The name, the output, the resources, the time and memory of decoding and the tolerated share of quarantined
+        images do not count, nor does the order of the recipes.
         """
         record = self.model_dump(
             mode="json",
-            exclude={"name": True, "output": True, "resources": True, "limits": {"max_quarantined_fraction"}},
+            exclude={
+                "name": True,
+                "output": True,
+                "resources": True,
+                "limits": {"max_quarantined_fraction", "decode_timeout_s", "decode_memory_mb"},
+            },
         )
         record["recipes"].sort(key=lambda recipe: recipe["name"])
         text = json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

@@ -28,7 +28,13 @@ recipes:
   - {name: grounding, queries: ["red circle", "the dog"]}
   - {name: qa, questions_from: questions, answers_from: answers}
 output: s3://bucket/labels/photos
-limits: {max_pixels: 200_000_000, max_bytes: 1_000, max_quarantined_fraction: 0.5}
+limits:
+  max_pixels: 200_000_000
+  max_bytes: 1_000
+  min_decoded_fraction: 1
+  decode_timeout_s: 2.5
+  decode_memory_mb: 1_024
+  max_quarantined_fraction: 0.5
 engine: {dtype: bfloat16, device: cpu, expert_ranks: 1, prefill_chunk_tokens: 64, max_num_sequences: 2}
 resources: {tile_actors: 3, label_actors: auto}
 """
@@ -65,6 +71,7 @@ def test_every_key_of_a_job_file_is_read():
         QaSpec(questions_from="questions", answers_from="answers"),
     )
     assert job.limits.max_pixels == 200_000_000
+    assert (job.limits.min_decoded_fraction, job.limits.decode_timeout_s, job.limits.decode_memory_mb) == (1, 2.5, 1024)
     assert (job.engine.dtype, job.engine.expert_ranks, job.engine.max_num_sequences) == ("bfloat16", 1, 2)
     assert (job.resources.tile_actors, job.resources.label_actors) == (3, "auto")
 
@@ -77,6 +84,9 @@ def test_a_job_needs_only_a_name_a_source_a_recipe_and_an_output():
     assert job.limits.model_dump() == {
         "max_pixels": 200_000_000,
         "max_bytes": 100_000_000,
+        "min_decoded_fraction": 0.9,
+        "decode_timeout_s": 60,
+        "decode_memory_mb": 4096,
         "max_quarantined_fraction": 0.05,
     }
     assert job.engine.model_dump() == {
@@ -202,6 +212,8 @@ class TestProblems:
             pytest.param({"limits": ""}, "limits", "is empty", id="section without keys"),
             pytest.param({"limits": "5"}, "limits", "max_pixels, max_bytes", id="number for a section"),
             pytest.param({"limits": "{max_quarantined_fraction: 5}"}, "limits.max_quarantined_fraction", "at most 1"),
+            pytest.param({"limits": "{min_decoded_fraction: 0}"}, "limits.min_decoded_fraction", "greater than 0"),
+            pytest.param({"limits": "{decode_memory_mb: 100}"}, "limits.decode_memory_mb", "at least 256"),
             pytest.param({"engine": "{dtype: float16}"}, "engine.dtype", "did you mean 'bfloat16'", id="other dtype"),
             pytest.param({"engine": "{prefill_chunk_tokens: 8}"}, "engine.prefill_chunk_tokens", "at least 16"),
             pytest.param({"engine": "{expert_ranks: 0}"}, "engine.expert_ranks", "auto or a whole number"),
@@ -430,6 +442,8 @@ class TestDigest:
             "output=elsewhere",
             "resources.tile_actors=7",
             "limits.max_quarantined_fraction=0.9",
+            "limits.decode_timeout_s=9",
+            "limits.decode_memory_mb=900",
             "recipes=[caption, {name: ocr, max_new_tokens: 1024}]",
             "source={uri: images}",
         ],
@@ -449,6 +463,7 @@ class TestDigest:
             "recipes.ocr.max_new_tokens=5",
             "recipes.ocr.seed=1",
             "limits.max_pixels=5",
+            "limits.min_decoded_fraction=0.5",
             "engine.dtype=bfloat16",
         ],
     )
@@ -457,7 +472,7 @@ class TestDigest:
 
     def test_is_sha256_in_hex_and_stays_the_same_between_versions(self):
         """A changed default or a new key changes it, and makes finished jobs look changed: decide that knowingly."""
-        assert load_job(SMALL).digest() == "3dad03b3e837454d680acb371f8444b9067aa7a8b54fded7d607dce5cf88ee21"
+        assert load_job(SMALL).digest() == "de2e2b21b4575c80989de7e9100b2890270dd3a9e66fd6bff5b8f873884bccf3"
 
 
 @pytest.mark.parametrize("text", [FULL, SMALL], ids=["full", "small"])
