@@ -12,9 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from pipeline.parquet_members import MemberReader, parse_bytes_member
-from pipeline.storage import StorageError, open_store
+from pipeline.storage import StorageError, open_store, shown_uri
+from pipeline.uri_policy import UriPolicy
 from schemas.errors import ErrorKind, RowError
 from schemas.rows import ENCODED_COLUMN, ImageRow, rows_of, to_columns
+
+_NO_URIS = UriPolicy()
 
 
 class FetchImage:
@@ -31,6 +34,7 @@ class FetchImage:
         *,
         max_bytes: int,
         image_column: str | None,
+        uri_policy: UriPolicy = _NO_URIS,
         num_threads: int = 16,
         max_attempts: int = 3,
         backoff_s: float = 0.5,
@@ -39,10 +43,12 @@ class FetchImage:
         Args:
             max_bytes: larger images fail with TOO_MANY_BYTES; objects are measured before they are read.
             image_column: of tables; None if the images are files.
+            uri_policy: which URIs that stand in tables are followed; by default none.
             max_attempts: how often one image is asked for, on top of the retries of the store's own client.
             backoff_s: about how long the first wait between two attempts is; each later one is twice as long.
         """
         self._max_bytes = max_bytes
+        self._uri_policy = uri_policy
         self._num_threads = num_threads
         self._max_attempts = max_attempts
         self._backoff_s = backoff_s
@@ -70,7 +76,7 @@ class FetchImage:
         try:
             encoded = self._with_retries(row, read)
             if not encoded:
-                raise StorageError(ErrorKind.EMPTY, f"{row.image_uri}: there are no bytes")
+                raise StorageError(ErrorKind.EMPTY, f"{shown_uri(row.image_uri)}: there are no bytes")
         except StorageError as error:
             return row.failed(RowError(kind=error.kind, message=str(error))), b""
         return dataclasses.replace(row, image_sha256=hashlib.sha256(encoded).hexdigest()), encoded
@@ -87,6 +93,8 @@ class FetchImage:
         return read(row)
 
     def _read_file(self, row: ImageRow) -> bytes:
+        if row.member:  # the row of a table, which names the image by a URI
+            return self._uri_policy.get(row.image_uri, max_bytes=self._max_bytes)
         return open_store(row.image_uri).get(row.image_uri, max_bytes=self._max_bytes, version=row.version)
 
     def _read_member(self, row: ImageRow) -> bytes:

@@ -105,7 +105,11 @@ def label_images(work: Work, placement: Placement, *, shards: Sequence[str]) -> 
         .repartition(target_num_rows_per_block=_rows_per_block(work, placement))
         .map_batches(
             until_stopped(FetchImage, stop),
-            fn_constructor_kwargs={"max_bytes": limits.max_bytes, "image_column": work.image_column},
+            fn_constructor_kwargs={
+                "max_bytes": limits.max_bytes,
+                "image_column": work.image_column,
+                "uri_policy": work.uri_policy,
+            },
             batch_size=None,
             num_cpus=placement.fetch_num_cpus,
             compute=ActorPoolStrategy(size=1),

@@ -20,7 +20,13 @@ from schemas.job import (
 
 FULL = """
 name: photos
-source: {uri: s3://bucket/prefix/, format: parquet, image_column: picture, carry: [license]}
+source:
+  uri: s3://bucket/prefix/
+  format: parquet
+  image_column: picture
+  carry: [license]
+  image_roots: [s3://bucket/photos, /mnt/photos]
+  allow_http: true
 checkpoint: s3://models/small
 recipes:
   - ocr
@@ -46,6 +52,10 @@ output: labels
 """
 
 
+LAUGHS = "a0: &a0 [ha]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12))
+MERGES = "a0: &a0 {k: v}\n" + "".join(f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 9)}]}}\n" for n in range(1, 12))
+
+
 def job_with(**parts: str) -> str:
     """The small job with some of its keys written differently, as YAML."""
     lines = {"name": "photos", "source": "images", "recipes": "[ocr]", "output": "labels", **parts}
@@ -63,6 +73,8 @@ def test_every_key_of_a_job_file_is_read():
 
     assert job.source.image_column == "picture"
     assert job.source.carry == ("license",)
+    assert job.source.image_roots == ("s3://bucket/photos", "/mnt/photos")
+    assert job.source.allow_http is True
     assert job.checkpoint == "s3://models/small"
     assert job.recipes == (
         OcrSpec(),
@@ -153,7 +165,8 @@ class TestProblems:
         assert str(caught.value).splitlines() == [
             "name: must start with a letter or digit and hold only those, '-', '_' and '.', got 'my photos'",
             "source.uri: is missing",
-            "source.url: unknown key; did you mean 'uri'? known keys: uri, format, image_column, carry",
+            "source.url: unknown key; did you mean 'uri'? known keys: uri, format, image_column, carry, image_roots, "
+            "allow_http",
             "recipes.0: unknown recipe 'captoin'; did you mean 'caption'? known recipes: caption, grounding, ocr, qa",
             "recipes.1.max_new_tokens: must be at least 1, got 0",
             "output: is missing",
@@ -225,6 +238,15 @@ class TestProblems:
                 "have none",
                 id="columns of images",
             ),
+            pytest.param(
+                {"source": "{uri: x, format: images, image_roots: [/]}"},
+                "source.image_roots",
+                "the format is images: remove it",
+                id="roots of images",
+            ),
+            pytest.param({"source": "{uri: x, image_roots: /data}"}, "source.image_roots", "must be a list"),
+            pytest.param({"source": "{uri: x, image_roots: [a, a]}"}, "source.image_roots.1", "given twice"),
+            pytest.param({"source": "{uri: x, allow_http: maybe}"}, "source.allow_http", "must be true or false"),
         ],
     )
     def test_value_that_makes_no_sense_is_explained(self, parts: dict[str, str], path: str, message: str):
@@ -274,6 +296,9 @@ class TestCredentials:
             pytest.param({"source": "{uri: x, token: SECRET}"}, "source.token", id="token"),
             pytest.param({"output": "{uri: x, secret: SECRET}"}, "output", id="output as a mapping"),
             pytest.param({"source": "s3://user:SECRET@bucket/x"}, "source.uri", id="password in the source"),
+            pytest.param(
+                {"source": "{uri: x, image_roots: ['s3://u:SECRET@b']}"}, "source.image_roots.0", id="in a root"
+            ),
             pytest.param({"output": "s3://AKIA:SEC/RET@bucket/x"}, "output", id="password with a slash"),
             pytest.param({"checkpoint": "https://u:SECRET@host:80/x"}, "checkpoint", id="password in the checkpoint"),
         ],
@@ -340,6 +365,14 @@ class TestFile:
             pytest.param("name: !!python/name:os.system\n", "could not determine a constructor", id="python object"),
             pytest.param("name: 2024-13-45\n", "month must be in 1..12", id="impossible date"),
             pytest.param("[" * 5000 + "\n", "nested too deeply", id="very deep"),
+            pytest.param("a: " + "{a: " * 5000 + "\n", "nested too deeply", id="very deep mapping"),
+            pytest.param(LAUGHS, "an alias (*) repeats too much", id="aliases of aliases"),
+            pytest.param(MERGES, "an alias (*) repeats too much", id="merge keys of merge keys"),
+            pytest.param("recipes: &r [*r]\n", "an alias (*) repeats too much, or itself", id="list in itself"),
+            pytest.param("source: &s {<<: *s}\n", "an alias (*) repeats too much, or itself", id="merged with itself"),
+            pytest.param("name: !!python/object/apply:os.system [id]\n", "could not determine", id="python call"),
+            pytest.param("name: !env HOME\n", "could not determine a constructor", id="a tag of its own"),
+            pytest.param(f"limits: {{max_bytes: {'9' * 5000}}}\n", "Exceeds the limit", id="endless number"),
         ],
     )
     def test_that_is_no_yaml_mapping_is_one_line(self, text: str, message: str):
@@ -446,6 +479,8 @@ class TestDigest:
             "limits.decode_memory_mb=900",
             "recipes=[caption, {name: ocr, max_new_tokens: 1024}]",
             "source={uri: images}",
+            "source.image_roots=[s3://bucket/]",
+            "source.allow_http=true",
         ],
     )
     def test_does_not_depend_on_what_leaves_the_labels_alone(self, override: str):
