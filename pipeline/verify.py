@@ -13,6 +13,7 @@ from pipeline.ledger import RunFolder
 from pipeline.manifest import read_shard
 from pipeline.parquet_members import open_table
 from pipeline.parts import PART_NAME
+from pipeline.patience import FIRST_CONTACT_S, Patience
 from pipeline.recipes import BUILT_IN
 from pipeline.storage import canonical_uri, join_uri, open_store
 from pipeline.work import RUN_FILE
@@ -79,7 +80,8 @@ def num_items(recipe: RecipeSpec, manifest_record: Mapping[str, Any]) -> int:
 
 
 def _job_of(folder: RunFolder) -> JobSpec | None:
-    store, uri = open_store(folder.uri), join_uri(folder.uri, "job.yaml")
+    patience = Patience.from_environment(at_most_s=FIRST_CONTACT_S)
+    store, uri = open_store(folder.uri, patience=patience), join_uri(folder.uri, "job.yaml")
     return load_job(store.get(uri).decode()) if store.exists(uri) else None
 
 

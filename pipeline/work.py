@@ -20,6 +20,7 @@ from model.prompt import Processor
 from pipeline.ledger import CARD_NAME, RunFolder
 from pipeline.list_source import open_source
 from pipeline.manifest import read_shard, sample_id, write_manifest
+from pipeline.patience import FIRST_CONTACT_S, Patience
 from pipeline.recipes import Recipe, make_recipes
 from pipeline.source import Source, SourceColumns, SourceRow
 from pipeline.storage import canonical_uri, join_uri, open_store
@@ -70,7 +71,8 @@ def resolve(job: JobSpec, *, limit: int | None) -> Work:
     """
     output_uri = canonical_uri(job.output)
     folder = RunFolder(output_uri)
-    open_store(output_uri).check_writable(output_uri)
+    patience = Patience.from_environment(at_most_s=FIRST_CONTACT_S)
+    open_store(output_uri, patience=patience).check_writable(output_uri)
     earlier = folder.get_json(RUN_FILE)
     if earlier is None:
         _refuse_foreign_files(output_uri)
