@@ -27,7 +27,8 @@ FIRST_CONTACT_S = 10.0
 _OBJECT_SHARE = 0.1
 _FIRST_WAIT_SHARE, _LONGEST_WAIT_SHARE = 1 / 3000, 1 / 30
 _FEW_ATTEMPTS = 2
-_MIN_ATTEMPTS_BEFORE_BLAME = 4
+_MIN_ATTEMPTS_BEFORE_BLAME = 6
+"""Chance alone, at one fault in twenty requests, fails so often once in sixty million."""
 _MAX_OUTCOMES = 256
 _MAX_GIVEN_UP = 1024
 _STORE = ""

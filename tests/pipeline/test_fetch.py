@@ -1,6 +1,7 @@
 import hashlib
 import os
 import pickle
+import re
 import threading
 
 import boto3
@@ -135,10 +136,12 @@ def test_dead_object_costs_its_row_long_before_the_patience_with_its_store_is_sp
         use_proxy(monkeypatch, proxy.url, patience_s=30)
         for uri in (uris[2], uris[7]):
             proxy.break_path("/" + uri.removeprefix("s3://"))
-        # The store's patience is longer than any test may take.
-        fetched = fetch(*map(row_of, uris), patience=Patience(store_s=600, object_s=0.1))
+        fetched = fetch(*map(row_of, uris), patience=Patience(store_s=90, object_s=0.1))
     dead = ErrorKind.STORE_UNAVAILABLE
     assert kinds(fetched) == [None, None, dead, None, None, None, None, dead]
+    for number in (2, 7):
+        waited_s = re.search(r"asked \d+ times in (\d+) s", fetched[number][0].error.message)
+        assert int(waited_s.group(1)) < 90
 
 
 def test_dead_table_costs_its_rows_and_is_not_waited_for_at_each_of_them(bucket, tmp_path, monkeypatch):
@@ -156,8 +159,8 @@ def test_images_are_fetched_under_faults_and_while_the_store_is_away(bucket, mon
     uris = [f"{bucket}/{number}.jpg" for number in range(60)]
     for uri in uris:
         open_store(uri).put(uri, uri.encode() * 10)
-    with faulty_s3(os.environ["AWS_ENDPOINT_URL"], seed=5, rate=0.3) as proxy:
-        use_proxy(monkeypatch, proxy.url, patience_s=30)
+    with faulty_s3(os.environ["AWS_ENDPOINT_URL"], seed=5, rate=0.2) as proxy:
+        use_proxy(monkeypatch, proxy.url, patience_s=60)
         proxy.go_down()
         back = threading.Timer(0.5, proxy.come_back)
         back.start()

@@ -10,8 +10,7 @@ from schemas.errors import ErrorKind
 
 AWAY = StorageError(ErrorKind.STORE_UNAVAILABLE, "s3://bucket/a: away")
 SHORT = Patience(store_s=0.3)
-LONG = Patience(store_s=600, object_s=0.05)
-"""Whoever waits for the store with it waits longer than any test may take."""
+LONG = Patience(store_s=90, object_s=0.05)
 
 
 class Requests:
@@ -110,7 +109,7 @@ def test_threads_that_find_the_store_dead_share_one_patience():
 
 
 def test_object_that_fails_while_the_store_answers_is_given_up_without_the_patience_for_the_store():
-    assert "asked 4 times" in str(failure(StoreHealth(), Requests(AWAY), patience=LONG, probe=Requests("here")))
+    assert "asked 6 times" in str(failure(StoreHealth(), Requests(AWAY), patience=LONG, probe=Requests("here")))
 
 
 def test_object_that_was_given_up_is_asked_twice_until_it_is_answered():
@@ -126,8 +125,8 @@ def test_object_that_was_given_up_is_asked_twice_until_it_is_answered():
 
 
 def test_object_is_not_blamed_while_the_store_answers_nobody():
-    away_for_a_while = Requests(*[AWAY] * 7, "answer")
-    assert ask(StoreHealth(), away_for_a_while, patience=Patience(store_s=60, object_s=0.02)) == "answer"
+    away_for_a_while = Requests(*[AWAY] * 9, "answer")
+    assert ask(StoreHealth(), away_for_a_while, patience=Patience(store_s=20, object_s=0.02)) == "answer"
 
 
 def test_object_is_not_blamed_where_most_others_fail_too():
@@ -140,8 +139,8 @@ def test_object_is_not_blamed_where_most_others_fail_too():
     with ThreadPoolExecutor(4) as threads:
         others = [threads.submit(fail_until_told) for _ in range(4)]
         try:
-            request = Requests(*[AWAY] * 7, "answer")
-            patience = Patience(store_s=60, object_s=0.02)
+            request = Requests(*[AWAY] * 9, "answer")
+            patience = Patience(store_s=20, object_s=0.02)
             assert ask(health, request, patience=patience, probe=Requests("here")) == "answer"
         finally:
             stop.set()
