@@ -99,6 +99,38 @@ def verify(
 
 
 @app.command()
+def status(
+    output: Annotated[str, typer.Argument(help="The output of a job: a folder or an s3:// prefix.")],
+    json: Annotated[bool, typer.Option("--json", help="Print the same as JSON on the last line.")] = False,
+) -> None:
+    """Show how far a running, dead or finished job is, from its files alone."""
+    from jobs.status import print_status
+
+    raise typer.Exit(print_status(output, as_json=json))
+
+
+@app.command()
+def retry(
+    output: Annotated[str, typer.Argument(help="The output of a job: a folder or an s3:// prefix.")],
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(help="Only images that failed with this kind of error, e.g. too_many_pixels; may be repeated."),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="a.b=value", help="Override a value of the job, e.g. limits.max_bytes=1000000000."
+        ),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON on the last line.")] = False,
+) -> None:
+    """Label the images in quarantine once more, with the output's own job; the source is not listed again."""
+    from jobs.retry import retry_output
+
+    raise typer.Exit(retry_output(output, kinds=kind or [], overrides=set_ or [], as_json=json))
+
+
+@app.command()
 def bench(
     checkpoint: Annotated[
         str | None,

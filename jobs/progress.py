@@ -16,6 +16,7 @@ _PHASES = {
     "listing": "looking at the source, the checkpoint and the output",
     "starting": "starting Ray and loading the model",
     "labeling": "labeling",
+    "stopping": "stopping: ending what is under way (ask again to stop at once)",
     "finalizing": "writing the dataset",
 }
 
@@ -46,7 +47,10 @@ class ProgressDisplay:
 
     def __call__(self, progress: Progress) -> None:
         text = _PHASES[progress.phase]
-        counts = _counts(progress) if progress.phase == "labeling" else ""
+        counts = _counts(progress) if progress.phase in ("labeling", "stopping") else ""
+        if progress.note:
+            print(f"labelmill: {progress.note}", file=self._stream, flush=True)
+            return
         if self._bar is not None:
             total = progress.num_images or None
             self._bar.update(

@@ -21,11 +21,12 @@ def run_file(path: Path, *, overrides: Sequence[str], limit: int | None, as_json
     return exit_code(job, summary)
 
 
-def run_with_progress(job: JobSpec, *, limit: int | None = None) -> dict[str, Any]:
+def run_with_progress(job: JobSpec, **how: Any) -> dict[str, Any]:
+    """how: as `run_job` takes it."""
     from pipeline.run import run_job  # not at the top: a typo in the job file is told before torch is imported
 
     with ProgressDisplay() as show:
-        return run_job(job, limit=limit, on_progress=show)
+        return run_job(job, on_progress=show, **how)
 
 
 def exit_code(job: JobSpec, summary: dict[str, Any]) -> int:

@@ -20,6 +20,7 @@ from pathlib import Path
 import ray
 from ray.data import DataContext
 from ray.exceptions import RayError
+from ray.experimental import internal_kv
 
 from pipeline.storage import StorageError
 
@@ -58,6 +59,27 @@ def cluster() -> Iterator[ClusterSize]:
     finally:
         if not keep_folder:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class StopSignal:
+    """Tells the workers of one run to begin nothing new. Kept in Ray's own store of keys: asking costs less than a
+    message to an actor, and there is no actor to start."""
+
+    run: str
+    """Of all runs on the cluster, this one."""
+
+    def send(self) -> None:
+        internal_kv._internal_kv_put(self._key, b"1", overwrite=True)
+
+    @property
+    def is_sent(self) -> bool:
+        """False outside of a cluster."""
+        return internal_kv._internal_kv_initialized() and bool(internal_kv._internal_kv_exists(self._key))
+
+    @property
+    def _key(self) -> bytes:
+        return f"labelmill/stop/{self.run}".encode()
 
 
 def _start(folder: Path) -> ClusterSize:

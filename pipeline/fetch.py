@@ -11,9 +11,12 @@ from typing import Any
 
 from pipeline.parquet_members import MemberReader, parse_bytes_member
 from pipeline.patience import Patience
-from pipeline.storage import StorageError, open_store
+from pipeline.storage import StorageError, open_store, shown_uri
+from pipeline.uri_policy import UriPolicy
 from schemas.errors import ErrorKind, RowError
 from schemas.rows import ENCODED_COLUMN, ImageRow, rows_of, to_columns
+
+_NO_URIS = UriPolicy()
 
 
 class FetchImage:
@@ -31,6 +34,7 @@ class FetchImage:
         *,
         max_bytes: int,
         image_column: str | None,
+        uri_policy: UriPolicy = _NO_URIS,
         num_threads: int = 16,
         patience: Patience | None = None,
     ) -> None:
@@ -38,9 +42,11 @@ class FetchImage:
         Args:
             max_bytes: larger images fail with TOO_MANY_BYTES; objects are measured before they are read.
             image_column: of tables; None if the images are files.
+            uri_policy: which URIs that stand in tables are followed; by default none.
             patience: with transient failures of the store; by default `Patience.among_others()`.
         """
         self._max_bytes = max_bytes
+        self._uri_policy = uri_policy
         self._num_threads = num_threads
         self._patience = patience or Patience.among_others()
         self._members = MemberReader(image_column, patience=self._patience) if image_column is not None else None
@@ -67,12 +73,14 @@ class FetchImage:
         try:
             encoded = read(row)
             if not encoded:
-                raise StorageError(ErrorKind.EMPTY, f"{row.image_uri}: there are no bytes")
+                raise StorageError(ErrorKind.EMPTY, f"{shown_uri(row.image_uri)}: there are no bytes")
         except StorageError as error:
             return row.failed(RowError(kind=error.kind, message=str(error))), b""
         return dataclasses.replace(row, image_sha256=hashlib.sha256(encoded).hexdigest()), encoded
 
     def _read_file(self, row: ImageRow) -> bytes:
+        if row.member:  # the row of a table, which names the image by a URI
+            return self._uri_policy.get(row.image_uri, max_bytes=self._max_bytes, patience=self._patience)
         store = open_store(row.image_uri, patience=self._patience)
         return store.get(row.image_uri, max_bytes=self._max_bytes, version=row.version)
 

@@ -1,27 +1,27 @@
-"""Commits -> the dataset: Parquet parts sorted in the order of the source, a dataset card, and the run's accounts.
+"""Commits -> the dataset: Parquet parts sorted in the order of the source, and the accounts of every input.
 
 Works shard by shard, so that memory is bounded by the labels of one manifest shard. Does not know how labels came
-about. The order of the rows depends on the source alone, never on scheduling.
+about. The order of the rows depends on the source alone, never on scheduling. The many commits of a shard become one on
+the way (see `pipeline.whole_shards`), so that the next run has one file to read for each shard.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.ledger import OUTCOMES, QUARANTINED, Outcome, RunFolder
+from pipeline.commits import OUTCOMES, Commit, Outcome, Pair, settled
+from pipeline.ledger import RunFolder
 from pipeline.manifest import read_shard
 from pipeline.parquet_members import open_table
 from pipeline.parts import PartWriter
+from pipeline.whole_shards import WholeShard, make_whole
 from schemas.tables import ITEM, QUARANTINE_TABLE, staged_schema, table_schema
 
 BYTES_PER_PIECE = 64 * 1024 * 1024
-
-Pair = tuple[str, str]
-"""(sample_id, recipe)"""
 
 
 class ReconciliationError(RuntimeError):
@@ -41,6 +41,8 @@ class Accounts:
     """Images by the kinds of their errors; one image counts once per kind."""
     num_quarantined_images: int = 0
     """Images of which at least one recipe is in quarantine."""
+    whole_shards: dict[str, WholeShard] = field(default_factory=dict)
+    """By manifest shard, the one commit that it has now."""
 
     @property
     def quarantined_fraction(self) -> float:
@@ -68,45 +70,44 @@ def finalize(
     accounts = Accounts(outcomes={recipe: Counter(dict.fromkeys(OUTCOMES, 0)) for recipe in recipe_digests})
     writers = {table: PartWriter(folder, table, carried_schema) for table in (*tables, QUARANTINE_TABLE)}
     for shard in shards:
-        outcomes, files = _committed(folder, shard, recipe_digests)
+        commits = {uri: folder.commit_at(uri) for uri in folder.commit_uris(shard)}
+        outcomes, files = settled(commits.values(), recipe_digests), _files(commits.values())
         order = _account(folder, shard, outcomes, recipe_digests, accounts)
-        num_rows: Counter[Pair] = Counter()
+        rows = {
+            table: _shard_rows(folder, table, files.get(table, []), order, outcomes, carried_schema)
+            for table in writers
+        }
+        _check_num_rows(shard, outcomes, Counter(pair for table in rows.values() for pair in _pairs(table)))
         for table, writer in writers.items():
-            rows = _shard_rows(folder, table, files.get(table, []), order, outcomes, carried_schema)
-            writer.add(rows)
-            num_rows.update(_pairs(rows))
-            accounts.num_rows[table] += rows.num_rows
-            if table == QUARANTINE_TABLE:
-                kinds = zip(rows["sample_id"].to_pylist(), rows["error_kind"].to_pylist(), strict=True)
-                accounts.quarantined_by_kind.update(kind for _, kind in set(kinds))
-                accounts.num_quarantined_images += pc.count_distinct(rows["sample_id"]).as_py()
-        _check_num_rows(shard, outcomes, num_rows)
+            writer.add(rows[table].select(table_schema(table, carried_schema).names))
+            accounts.num_rows[table] += rows[table].num_rows
+        _count_quarantined(rows[QUARANTINE_TABLE], accounts)
+        accounts.whole_shards[shard] = make_whole(
+            folder,
+            shard,
+            commits,
+            outcomes=[outcome for outcome, _ in outcomes.values()],
+            rows={table: of_table.cast(staged_schema(table, carried_schema)) for table, of_table in rows.items()},
+            recipe_digests=recipe_digests,
+        )
     for writer in writers.values():
         writer.finish()
     return accounts
 
 
-def _committed(
-    folder: RunFolder, shard: str, recipe_digests: Mapping[str, str]
-) -> tuple[dict[Pair, tuple[Outcome, str]], dict[str, list[str]]]:
-    """Per (sample, recipe) its outcome and the commit it is taken from; per table the staged files to read.
+def _count_quarantined(rows: pa.Table, accounts: Accounts) -> None:
+    kinds = zip(rows["sample_id"].to_pylist(), rows["error_kind"].to_pylist(), strict=True)
+    accounts.quarantined_by_kind.update(kind for _, kind in set(kinds))
+    accounts.num_quarantined_images += pc.count_distinct(rows["sample_id"]).as_py()
 
-    A pair committed twice (a block that Ray ran again) counts once: the first commit by name has it, but labels come
-    before quarantine.
-    """
-    outcomes: dict[Pair, tuple[Outcome, str]] = {}
+
+def _files(commits: Iterable[Commit]) -> dict[str, list[str]]:
+    """Per table the staged files to read."""
     files: dict[str, list[str]] = {}
-    for commit in folder.commits(shard):
-        name = next(iter(commit.files.values()), "")
-        for outcome in commit.outcomes:
-            if outcome.recipe_digest != recipe_digests.get(outcome.recipe):
-                continue
-            pair = outcome.sample_id, outcome.recipe
-            if pair not in outcomes or (outcomes[pair][0].status == QUARANTINED != outcome.status):
-                outcomes[pair] = outcome, name
-        for table, file in commit.files.items():
-            files.setdefault(table, []).append(file)
-    return outcomes, files
+    for commit in commits:
+        for table, name in commit.files.items():
+            files.setdefault(table, []).append(name)
+    return files
 
 
 def _account(
@@ -161,7 +162,7 @@ def _shard_rows(
         }
     )
     positions = pc.sort_indices(keys, sort_keys=[(name, "ascending") for name in keys.column_names])
-    return _taken(rows.select(table_schema(table, carried_schema).names), positions.to_numpy())
+    return _taken(rows, positions.to_numpy())
 
 
 def _taken(rows: pa.Table, positions: np.ndarray) -> pa.Table:

@@ -4,16 +4,20 @@ Knows the recipes' door and the engine's; neither prompts nor tensors.
 """
 
 import asyncio
+import contextlib
 import dataclasses
+import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
 
 from model.engine import ContextTooLongError, Engine, EngineConfig, ImageView
 from model.tiling import TiledImage
+from pipeline.in_hand import InHand
 from pipeline.recipes import Recipe
 from schemas.errors import ErrorKind, RowError
 from schemas.job import EngineSpec
@@ -59,11 +63,15 @@ def resolve_dtype(dtype: Literal["auto", "float32", "bfloat16"], device: str) ->
 class LabelImage:
     """{row, carried, tiles} -> {row, carried}: every pending recipe of every row, or that row's reason why not.
 
-    Async, so that several blocks are in the engine at once and its batch never drains between them.
+    Async, so that several blocks are in the engine at once and its batch never drains between them. After a death of
+    the worker the rows that were in its hands are alone in the engine, one after another (see `pipeline.in_hand`).
     """
 
-    def __init__(self, *, replica: ReplicaConfig, recipes: Sequence[Recipe]) -> None:
+    def __init__(self, *, replica: ReplicaConfig, recipes: Sequence[Recipe], in_hand: InHand | None = None) -> None:
+        """in_hand: None where a worker's death is its caller's affair."""
         self._recipes = tuple(recipes)
+        self._in_hand = in_hand
+        self._engine_use = SharedUse()
         self._load_error: ValueError | None = None
         try:
             self._engine = replica.load()
@@ -72,11 +80,25 @@ class LabelImage:
             self._load_error = error
 
     async def __call__(self, block: Mapping[str, Any]) -> AsyncIterator[dict[str, list[Any]]]:
-        rows = rows_of(block)
-        labelled = await asyncio.gather(
-            *(self.label(row, tiles) for row, tiles in zip(rows, block[TILES_COLUMN], strict=True))
-        )
+        rows, tiles = rows_of(block), list(block[TILES_COLUMN])
+        async with self._block_in_hand(rows) as one_by_one:
+            if one_by_one:
+                labelled = [await self._label_alone(row, of_row) for row, of_row in zip(rows, tiles, strict=True)]
+            else:
+                async with self._engine_use.shared():
+                    labelled = await asyncio.gather(*map(self.label, rows, tiles))
         yield to_columns(labelled)
+
+    def _block_in_hand(self, rows: Sequence[ImageRow]) -> AbstractAsyncContextManager[bool]:
+        if self._in_hand is None:
+            return contextlib.nullcontext(False)
+        return _in_a_thread(self._in_hand.block(rows))
+
+    async def _label_alone(self, row: ImageRow, tiles: np.ndarray) -> ImageRow:
+        assert self._in_hand is not None
+        async with self._engine_use.exclusive():
+            async with _in_a_thread(self._in_hand.alone(row)) as reason:
+                return await self.label(row, tiles) if reason is None else row.failed(reason)
 
     async def label(self, row: ImageRow, tiles: np.ndarray) -> ImageRow:
         """One image with all its pending recipes. Raises only a ValueError for a checkpoint that did not load."""
@@ -128,6 +150,47 @@ class LabelImage:
             if recipe.name in needed:
                 needed |= set(recipe.needs(recipe.spec))
         return needed
+
+
+_Value = TypeVar("_Value")
+
+
+@contextlib.asynccontextmanager
+async def _in_a_thread(manager: AbstractContextManager[_Value]) -> AsyncIterator[_Value]:
+    """Entered and left in a thread: the store that it asks must not hold up the blocks beside this one."""
+    value = await asyncio.to_thread(manager.__enter__)
+    try:
+        yield value
+    finally:
+        await asyncio.to_thread(manager.__exit__, *sys.exc_info())
+
+
+class SharedUse:
+    """Many at once, or one alone. Who wants to be alone waits for those before, and lets nobody in after itself."""
+
+    def __init__(self) -> None:
+        self._turn = asyncio.Lock()
+        self._num_shared = 0
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    @contextlib.asynccontextmanager
+    async def shared(self) -> AsyncIterator[None]:
+        async with self._turn:
+            self._num_shared += 1
+            self._empty.clear()
+        try:
+            yield
+        finally:
+            self._num_shared -= 1
+            if self._num_shared == 0:
+                self._empty.set()
+
+    @contextlib.asynccontextmanager
+    async def exclusive(self) -> AsyncIterator[None]:
+        async with self._turn:
+            await self._empty.wait()
+            yield
 
 
 def _row_error(error: Exception) -> RowError:

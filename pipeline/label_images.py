@@ -3,17 +3,19 @@
 The only file besides `cluster.py` that knows Ray. Every stage is a plain class that a test calls on a block.
 """
 
-from collections.abc import Iterator, Mapping
+import inspect
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import ray.data
 from ray.data import ActorPoolStrategy, Dataset
 
-from pipeline.cluster import ClusterSize
+from pipeline.cluster import ClusterSize, StopSignal
 from pipeline.fetch import FetchImage
+from pipeline.in_hand import InHand
 from pipeline.label import LabelImage, ReplicaConfig
-from pipeline.ledger import RunFolder
+from pipeline.ledger import RunFolder, Wanted
 from pipeline.prepare import TileImage
 from pipeline.sink import LabelSink, SinkConfig
 from pipeline.work import Work
@@ -27,6 +29,10 @@ MAX_ROWS_PER_BLOCK = 16
 
 BLOCKS_IN_FLIGHT = 4
 """Blocks one label actor works on at once, so that its engine's batch never drains between two."""
+
+MAX_DEATHS_OF_A_WORKER = 100
+"""Restarts of one actor, and retries of one task, before the run fails. Ray's own default is no end of them; a few
+would not do: every row that kills its worker costs three (see `pipeline.in_hand`), and a lost node takes many along."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +72,12 @@ class Placement:
         )
 
 
-def label_images(work: Work, placement: Placement) -> Dataset:
-    """The whole run, lazily: a dataset of the sink's receipts, one row per committed block."""
+def label_images(work: Work, placement: Placement, *, shards: Sequence[str]) -> Dataset:
+    """The whole run, lazily: a dataset of the sink's receipts, one row per committed block.
+
+    Args:
+        shards: of the manifest, those that may have pending rows.
+    """
     limits = work.job.limits
     replica = ReplicaConfig(
         checkpoint=work.job.checkpoint,
@@ -79,55 +89,96 @@ def label_images(work: Work, placement: Placement) -> Dataset:
         checkpoint=work.checkpoint,
         recipe_digests=work.recipe_digests,
         carried_schema=work.carried_schema,
+        run=work.wanted.run,
     )
+    stop = stop_signal(work)
+    of_actors: dict[str, Any] = {"max_restarts": MAX_DEATHS_OF_A_WORKER, "max_task_retries": MAX_DEATHS_OF_A_WORKER}
+    of_tasks: dict[str, Any] = {"max_retries": MAX_DEATHS_OF_A_WORKER}
     return (
-        ray.data.from_items([{SHARD_COLUMN: shard} for shard in work.shards])
+        ray.data.from_items([{SHARD_COLUMN: shard} for shard in shards])
         .map_batches(
-            ListPending(folder=work.folder, recipe_digests=work.recipe_digests),
+            ListPending(folder=work.folder, wanted=work.wanted, stop=stop),
             batch_size=1,
             num_cpus=placement.task_num_cpus,
+            **of_tasks,
         )
         .repartition(target_num_rows_per_block=_rows_per_block(work, placement))
         .map_batches(
-            FetchImage,
-            fn_constructor_kwargs={"max_bytes": limits.max_bytes, "image_column": work.image_column},
+            until_stopped(FetchImage, stop),
+            fn_constructor_kwargs={
+                "max_bytes": limits.max_bytes,
+                "image_column": work.image_column,
+                "uri_policy": work.uri_policy,
+            },
             batch_size=None,
             num_cpus=placement.fetch_num_cpus,
             compute=ActorPoolStrategy(size=1),
+            **of_actors,
         )
         .map_batches(
-            TileImage,
+            until_stopped(TileImage, stop),
             fn_constructor_kwargs={
                 "candidate_resolutions": work.candidate_resolutions,
                 "max_pixels": limits.max_pixels,
+                "min_decoded_fraction": limits.min_decoded_fraction,
+                "decode_timeout_s": limits.decode_timeout_s,
+                "decode_memory_mb": limits.decode_memory_mb,
             },
             batch_size=None,
             num_cpus=placement.tile_num_cpus,
             compute=ActorPoolStrategy(size=placement.num_tile_actors),
+            **of_actors,
         )
         .map_batches(
-            LabelImage,
-            fn_constructor_kwargs={"replica": replica, "recipes": work.recipes},
+            until_stopped(LabelImage, stop),
+            fn_constructor_kwargs={
+                "replica": replica,
+                "recipes": work.recipes,
+                "in_hand": InHand(work.folder.in_hand_uri, work.wanted.run),
+            },
             batch_size=None,
             num_cpus=placement.label_num_cpus,
             num_gpus=placement.label_num_gpus,
             compute=ActorPoolStrategy(size=placement.num_label_actors, max_concurrent_calls_per_actor=BLOCKS_IN_FLIGHT),
+            **of_actors,
         )
-        .map_batches(LabelSink(config=sink), batch_size=None, num_cpus=placement.task_num_cpus)
+        .map_batches(LabelSink(config=sink), batch_size=None, num_cpus=placement.task_num_cpus, **of_tasks)
     )
+
+
+def stop_signal(work: Work) -> StopSignal:
+    return StopSignal(f"{work.folder.output_uri}#{work.wanted.run}")
 
 
 class ListPending:
     """{shard} -> {row, carried} of the images that still lack a recipe, read from that shard's own commits."""
 
-    def __init__(self, *, folder: RunFolder, recipe_digests: Mapping[str, str]) -> None:
-        self._folder, self._recipe_digests = folder, recipe_digests
+    def __init__(self, *, folder: RunFolder, wanted: Wanted, stop: StopSignal) -> None:
+        self._folder, self._wanted, self._stop = folder, wanted, stop
 
     def __call__(self, block: dict[str, Any]) -> Iterator[dict[str, Any]]:
         for shard in block[SHARD_COLUMN]:
-            for rows in self._folder.pending(str(shard), self._recipe_digests):
-                if rows:  # columns without a single value have no type to go with those of other blocks
-                    yield to_columns(rows)
+            for rows in self._folder.pending(str(shard), self._wanted):
+                if self._stop.is_sent:
+                    return
+                yield to_columns(rows)
+
+
+def until_stopped(stage: type[Any], stop: StopSignal) -> type[Any]:
+    """The stage, leaving out blocks that come after the run was asked to stop: their rows stay pending. It keeps its
+    name, which Ray shows."""
+
+    def call(self: Any, block: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        if not stop.is_sent:
+            yield stage.__call__(self, block)
+
+    async def call_async(self: Any, block: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+        if not stop.is_sent:
+            async for labelled in stage.__call__(self, block):
+                yield labelled
+
+    is_async = inspect.isasyncgenfunction(stage.__call__)
+    return type(stage.__name__, (stage,), {"__call__": call_async if is_async else call})
 
 
 def _rows_per_block(work: Work, placement: Placement) -> int:

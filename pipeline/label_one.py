@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import closing
 
 from model.checkpoint_files import digest as checkpoint_digest
 from model.checkpoint_files import local_folder
@@ -38,7 +39,15 @@ def label_one(
         patience=Patience.from_environment(at_most_s=FIRST_CONTACT_S),  # somebody sits and waits
     )
     block = fetch(to_columns([row]))
-    block = TileImage(candidate_resolutions=resolutions, max_pixels=limits.max_pixels)(block)
+    tiler = TileImage(
+        candidate_resolutions=resolutions,
+        max_pixels=limits.max_pixels,
+        min_decoded_fraction=limits.min_decoded_fraction,
+        decode_timeout_s=limits.decode_timeout_s,
+        decode_memory_mb=limits.decode_memory_mb,
+    )
+    with closing(tiler):
+        block = tiler(block)
     (row,) = rows_of(block)
     if row.error is not None:
         return row

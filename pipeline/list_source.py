@@ -56,7 +56,12 @@ def open_source(spec: SourceSpec, columns: SourceColumns, *, without: Sequence[s
         return ImageFiles(listing)
     tables, num_ignored = listing.tables()
     return ParquetTables(
-        tables, image_column=spec.image_column, carry=spec.carry, columns=columns, num_ignored=num_ignored
+        tables,
+        folder_uri=listing.folder_uri,
+        image_column=spec.image_column,
+        carry=spec.carry,
+        columns=columns,
+        num_ignored=num_ignored,
     )
 
 
@@ -68,6 +73,7 @@ class ImageFiles:
 
     def __init__(self, listing: Listing) -> None:
         self._listing = listing
+        self.folder_uri = listing.folder_uri
         self.num_ignored = 0
 
     def rows(self) -> Iterator[SourceRow]:

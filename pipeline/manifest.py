@@ -50,7 +50,7 @@ def write_manifest(
     """Writes every row of the source, in its order, into `shard-00000.parquet` and on; the schema is
     `MANIFEST`.
 
-    Holds one shard at a time; a shard ends early when what its rows carry is large. Until it returns, the
+    Holds one encoded shard at a time; a shard ends early when what its rows carry is large. Until it returns, the
     folder may hold a part of the manifest.
 
     Args:
@@ -64,11 +64,13 @@ def write_manifest(
     store = open_store(folder_uri)
     shards: list[str] = []
     num_images = 0
-    for rows in _shards_of(itertools.islice(source.rows(), limit), rows_per_shard):
+    rows = itertools.islice(source.rows(), limit)
+    for first in rows:
         name = f"shard-{first_shard + len(shards):05d}.parquet"
-        store.put(join_uri(folder_uri, name), _shard_bytes(rows))
+        encoded, num_rows = _next_shard(itertools.chain([first], rows), rows_per_shard)
+        store.put(join_uri(folder_uri, name), encoded)
         shards.append(name)
-        num_images += len(rows)
+        num_images += num_rows
     return Manifest(
         shards=tuple(shards),
         num_images=num_images,
@@ -77,18 +79,19 @@ def write_manifest(
     )
 
 
-def read_shard(uri: str, *, batch_rows: int = 1024) -> Iterator[pa.RecordBatch]:
-    """The rows of one shard, in order, in batches of at most `batch_rows`."""
+def read_shard(uri: str, *, batch_rows: int = 1024, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """The rows of one shard, in order, in batches of at most `batch_rows`; all columns, or those named."""
     with open_table(uri) as table:
-        yield from table.iter_batches(batch_rows, use_threads=False)
+        wanted = None if columns is None else list(columns)
+        yield from table.iter_batches(batch_rows, columns=wanted, use_threads=False)
 
 
-def image_rows(batch: pa.RecordBatch, *, manifest_shard: str, recipes: Sequence[str]) -> list[ImageRow]:
+def image_rows(batch: pa.RecordBatch, *, manifest_shard: str, recipes: Sequence[tuple[str, ...]]) -> list[ImageRow]:
     """The rows of a manifest batch as they enter the pipeline.
 
     Args:
         manifest_shard: the name of the shard, which every row keeps.
-        recipes: the names of the recipes to run on each of these rows.
+        recipes: for each row the names of the recipes to run on it.
     """
     return [
         ImageRow(
@@ -97,34 +100,42 @@ def image_rows(batch: pa.RecordBatch, *, manifest_shard: str, recipes: Sequence[
             version=record["version"],
             member=record["member"],
             manifest_shard=manifest_shard,
-            recipes=tuple(recipes),
+            recipes=names,
             questions=tuple(record["questions"]),
             original_answers=tuple(record["original_answers"]),
             queries=tuple(record["queries"]),
             carried=record["carried"],
         )
-        for record in batch.to_pylist()
+        for record, names in zip(batch.to_pylist(), recipes, strict=True)
     ]
 
 
-def _shards_of(rows: Iterator[SourceRow], rows_per_shard: int) -> Iterator[list[SourceRow]]:
-    shard: list[SourceRow] = []
+def _next_shard(rows: Iterator[SourceRow], max_rows: int) -> tuple[bytes, int]:
+    """Takes what goes into one shard: (Parquet, number of rows). Holds one row group and what is encoded."""
+    buffer = io.BytesIO()
+    num_rows = num_bytes = 0
+    with pq.ParquetWriter(buffer, MANIFEST, compression="zstd") as writer:
+        while num_rows < max_rows and num_bytes < _MAX_SHARD_BYTES:
+            group, num_group_bytes = _next_group(rows, min(_ROW_GROUP_ROWS, max_rows - num_rows))
+            if not group:
+                break
+            writer.write_table(_manifest_table(group))
+            num_rows, num_bytes = num_rows + len(group), num_bytes + num_group_bytes
+    return buffer.getvalue(), num_rows
+
+
+def _next_group(rows: Iterator[SourceRow], max_rows: int) -> tuple[list[SourceRow], int]:
+    group: list[SourceRow] = []
     num_bytes = 0
-    for row in rows:
-        shard.append(row)
+    while len(group) < max_rows and num_bytes < _MAX_SHARD_BYTES and (row := next(rows, None)) is not None:
+        group.append(row)
         num_bytes += len(row.carried) + _ROW_OVERHEAD_BYTES
-        if len(shard) == rows_per_shard or num_bytes >= _MAX_SHARD_BYTES:
-            yield shard
-            shard, num_bytes = [], 0
-    if shard:
-        yield shard
+    return group, num_bytes
 
 
-def _shard_bytes(rows: Sequence[SourceRow]) -> bytes:
+def _manifest_table(rows: Sequence[SourceRow]) -> pa.Table:
     columns = {
         "sample_id": [sample_id(row.image_uri, row.version, row.member) for row in rows],
         **{name: [getattr(row, name) for row in rows] for name in MANIFEST.names[1:]},
     }
-    sink = io.BytesIO()
-    pq.write_table(pa.table(columns, schema=MANIFEST), sink, compression="zstd", row_group_size=_ROW_GROUP_ROWS)
-    return sink.getvalue()
+    return pa.table(columns, schema=MANIFEST)

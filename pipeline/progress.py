@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Phase = Literal["listing", "starting", "labeling", "finalizing"]
+Phase = Literal["listing", "starting", "labeling", "stopping", "finalizing"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,3 +15,5 @@ class Progress:
     num_images: int = 0
     num_labels: int = 0
     num_quarantined_images: int = 0
+    note: str = ""
+    """A sentence for a person, told once: why the phase takes longer than usual."""

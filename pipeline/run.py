@@ -4,20 +4,25 @@ What the command line prints is not known here; progress is handed to a callback
 """
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
 from pipeline.dataset_card import dataset_card
 from pipeline.finalize import Accounts, finalize
-from pipeline.ledger import CARD_NAME
-from pipeline.progress import Progress
+from pipeline.lease import Lease, hold_lease
+from pipeline.ledger import CARD_NAME, TRANSIENT_KINDS
+from pipeline.progress import Phase, Progress
+from pipeline.stopping import stop_on_signal
 from pipeline.storage import join_uri, open_store
-from pipeline.work import Work, resolve
+from pipeline.whole_shards import Finalized, dataset_files
+from pipeline.work import Work, inspect
 from schemas import __version__
 from schemas.job import JobSpec
+
+SUMMARY_FILE = "summary.json"
 
 
 @dataclass(kw_only=True)
@@ -26,25 +31,74 @@ class _Counts:
     num_labels: int = 0
     num_quarantined_images: int = 0
 
+    def add(self, receipt: Mapping[str, int]) -> None:
+        for name in vars(self):
+            setattr(self, name, getattr(self, name) + receipt[name])
+
+    def progress(self, phase: Phase, work: Work) -> Progress:
+        return Progress(
+            phase=phase,
+            num_images_done=self.num_images,
+            num_images=work.num_images,
+            num_labels=self.num_labels,
+            num_quarantined_images=self.num_quarantined_images,
+        )
+
+
+OnProgress = Callable[[Progress], None]
+
 
 def run_job(
-    job: JobSpec, *, limit: int | None = None, on_progress: Callable[[Progress], None] = lambda progress: None
+    job: JobSpec,
+    *,
+    limit: int | None = None,
+    list_source: bool = True,
+    retried_kinds: frozenset[str] = TRANSIENT_KINDS,
+    on_progress: OnProgress = lambda progress: None,
 ) -> dict[str, Any]:
     """Labels every image of the source that is not labelled yet, and writes the dataset.
+
+    Args:
+        limit: label at most this many images of the source.
+        list_source: look for new images; else only those of earlier runs are looked at.
+        retried_kinds: of images in quarantine, the error kinds to try again; by default those that may have passed.
 
     Returns: the summary, as written to `<output>/_run/summary.json`.
 
     Raises:
-        ValueError: bad input, before anything ran; one line.
+        ValueError: bad input, before anything ran, or another run on the output; one line.
         ReconciliationError: the accounts do not add up; the dataset was not written.
+        KeyboardInterrupt: the run was asked to stop; what it had begun is committed if there was time.
     """
     started_at, clock = datetime.now(UTC), _Clock()
     on_progress(Progress(phase="listing"))
-    work = resolve(job, limit=limit)
-    clock.lap("listing_s")
-    counts = _label(work, on_progress)
+    inspected = inspect(job)
+
+    def say(text: str) -> None:
+        on_progress(Progress(phase="listing", note=text))
+
+    with hold_lease(inspected.folder.lease_uri, say=say) as lease:
+        work = inspected.resolve(run=lease.number, limit=limit, list_source=list_source, retried_kinds=retried_kinds)
+        clock.lap("listing_s")
+        return _run(work, lease, clock, started_at, on_progress)
+
+
+def _run(work: Work, lease: Lease, clock: "_Clock", started_at: datetime, on_progress: OnProgress) -> dict[str, Any]:
+    counts = _Counts()
+    last = Finalized.read(work.folder)
+    shards = list(work.shards) if last is None else last.unsettled_shards(work.folder, work.shards, work.wanted)
+    if _has_pending(work, shards):
+        _label(work, shards, lease, counts, on_progress)
     clock.lap("labeling_s")
-    on_progress(Progress(phase="finalizing", num_images_done=counts.num_images, num_images=counts.num_images))
+    lease.check()
+    earlier = work.folder.get_json(SUMMARY_FILE)
+    if last is not None and earlier is not None and not shards and last.dataset_is_there(work.folder):
+        summary = earlier | _this_run(work, counts, clock, started_at)
+        work.folder.put_json(SUMMARY_FILE, summary)
+        return summary
+    finalizing = counts.progress("finalizing", work)
+    lease.report(lambda: asdict(finalizing))
+    on_progress(finalizing)
     accounts = finalize(
         work.folder,
         shards=work.shards,
@@ -53,54 +107,53 @@ def run_job(
         carried_schema=work.carried_schema,
     )
     clock.lap("finalizing_s")
-    summary = _summary(work, accounts, counts, clock, started_at)
-    store, output_uri = open_store(work.folder.output_uri), work.folder.output_uri
-    store.put(join_uri(output_uri, CARD_NAME), dataset_card(summary).encode())
-    work.folder.put_json("summary.json", summary)
+    summary = _summary(work, accounts) | _this_run(work, counts, clock, started_at)
+    output_uri = work.folder.output_uri
+    open_store(output_uri).put(join_uri(output_uri, CARD_NAME), dataset_card(summary).encode())
+    work.folder.put_json(SUMMARY_FILE, summary)
+    Finalized(recipe_digests=work.recipe_digests, shards=accounts.whole_shards, parts=dataset_files(work.folder)).write(
+        work.folder
+    )
     return summary
 
 
-def _label(work: Work, on_progress: Callable[[Progress], None]) -> _Counts:
+def _label(work: Work, shards: Sequence[str], lease: Lease, counts: _Counts, on_progress: OnProgress) -> None:
     # Imported here: a job that fails on bad input need not wait for Ray.
     from pipeline.cluster import cluster
-    from pipeline.label_images import Placement, label_images
+    from pipeline.label_images import Placement, label_images, stop_signal
 
-    counts = _Counts()
-    if not _has_pending(work):
-        return counts
-    on_progress(Progress(phase="starting", num_images=work.num_images))
+    def tell(phase: Phase) -> None:
+        on_progress(counts.progress(phase, work))
+
+    def stop() -> None:
+        tell("stopping")
+        stop_signal(work).send()
+
+    tell("starting")
+    lease.report(lambda: asdict(counts.progress("labeling", work)))
     with cluster() as size:
-        receipts = label_images(work, Placement.for_cluster(size, work.job.resources))
-        for receipt in receipts.iter_rows():
-            counts.num_images += receipt["num_images"]
-            counts.num_labels += receipt["num_labels"]
-            counts.num_quarantined_images += receipt["num_quarantined_images"]
-            on_progress(
-                Progress(
-                    phase="labeling",
-                    num_images_done=counts.num_images,
-                    num_images=work.num_images,
-                    num_labels=counts.num_labels,
-                    num_quarantined_images=counts.num_quarantined_images,
-                )
-            )
-    return counts
+        placement = Placement.for_cluster(size, work.job.resources)
+        with stop_on_signal(stop, grace_s=work.job.resources.stop_grace_s) as stopping:
+            for receipt in label_images(work, placement, shards=shards).iter_rows():
+                counts.add(receipt)
+                lease.check()
+                tell("stopping" if stopping.requested.is_set() else "labeling")
+            if stopping.requested.is_set():
+                raise KeyboardInterrupt
 
 
-def _has_pending(work: Work) -> bool:
+def _has_pending(work: Work, shards: Sequence[str]) -> bool:
     """Whether there is anything to label; a second run of a finished job needs no cluster."""
-    return any(rows for shard in work.shards for rows in work.folder.pending(shard, work.recipe_digests))
+    return any(True for shard in shards for _ in work.folder.pending(shard, work.wanted))
 
 
-def _summary(work: Work, accounts: Accounts, counts: _Counts, clock: "_Clock", started_at: datetime) -> dict[str, Any]:
-    labeling_s = clock.laps_s["labeling_s"]
+def _summary(work: Work, accounts: Accounts) -> dict[str, Any]:
     return {
         "name": work.job.name,
         "source": work.job.source.uri,
         "output": work.folder.output_uri,
         "checkpoint": work.checkpoint,
         "num_images": accounts.num_images,
-        "num_ignored_files": work.num_ignored_files,
         "recipes": {
             recipe.name: {"digest": recipe.digest, **accounts.outcomes[recipe.name]} for recipe in work.recipes
         },
@@ -108,11 +161,19 @@ def _summary(work: Work, accounts: Accounts, counts: _Counts, clock: "_Clock", s
         "num_quarantined_images": accounts.num_quarantined_images,
         "quarantined_fraction": accounts.quarantined_fraction,
         "quarantined_by_kind": dict(accounts.quarantined_by_kind.most_common()),
+    }
+
+
+def _this_run(work: Work, counts: _Counts, clock: "_Clock", started_at: datetime) -> dict[str, Any]:
+    """What a run says of itself, whether or not it changed the dataset."""
+    labeling_s = clock.laps_s["labeling_s"]
+    return {
+        "name": work.job.name,
+        "num_ignored_files": work.num_ignored_files,
         "this_run": {
+            "number": work.wanted.run,
             "num_new_images": work.num_new_images,
-            "num_images": counts.num_images,
-            "num_labels": counts.num_labels,
-            "num_quarantined_images": counts.num_quarantined_images,
+            **asdict(counts),
             "images_per_s": round(counts.num_images / labeling_s, 3),
             "labels_per_s": round(counts.num_labels / labeling_s, 3),
         },

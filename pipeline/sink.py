@@ -15,7 +15,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.ledger import LABELLED, QUARANTINED, SKIPPED, Commit, Outcome, RunFolder
+from pipeline.commits import LABELLED, QUARANTINED, SKIPPED, Commit, Outcome
+from pipeline.ledger import RunFolder
 from pipeline.storage import open_store
 from schemas.errors import RowError
 from schemas.rows import ImageRow, Label, rows_of
@@ -29,6 +30,8 @@ class SinkConfig:
     """Written into every label row: the checkpoint's name and digest."""
     recipe_digests: Mapping[str, str]
     carried_schema: pa.Schema | None
+    run: int = 1
+    """The number of the run that writes."""
 
 
 class LabelSink:
@@ -59,11 +62,17 @@ class LabelSink:
             for recipe, error in self._failures(row):
                 tables[QUARANTINE_TABLE].append((_quarantine_record(row, recipe, error), row.carried))
         outcomes = tuple(outcome for row in rows for outcome in self._outcomes(row))
-        name = _name_of(rows, outcomes)
+        digests = {recipe: self._config.recipe_digests[recipe] for _, recipe, *_ in outcomes}
+        name = _name_of(rows, digests)
         for table in ALL_TABLES:
             if table in tables:
                 self._put_table(table, name, tables[table])
-        self._folder.put_commit(shard, name, Commit(files=dict.fromkeys(sorted(tables), name), outcomes=outcomes))
+        commit = Commit(
+            files=dict.fromkeys(sorted(tables), name),
+            recipe_digests=digests,
+            outcomes=outcomes,
+        )
+        self._folder.put_commit(shard, name, commit)
 
     def _put_table(self, table: str, name: str, entries: Sequence[tuple[dict[str, Any], bytes]]) -> None:
         schema = staged_schema(table, self._config.carried_schema)
@@ -109,17 +118,20 @@ class LabelSink:
 
     def _outcomes(self, row: ImageRow) -> list[Outcome]:
         num_labels = Counter(label.recipe for label in row.labels)
-        failed = {recipe for recipe, _ in self._failures(row)}
+        failures = dict(self._failures(row))
         outcomes = []
         for recipe in row.recipes:
-            status = QUARANTINED if recipe in failed else LABELLED if num_labels[recipe] else SKIPPED
+            error = failures.get(recipe)
+            status = QUARANTINED if error else LABELLED if num_labels[recipe] else SKIPPED
             outcomes.append(
                 Outcome(
                     sample_id=row.sample_id,
                     recipe=recipe,
-                    recipe_digest=self._config.recipe_digests[recipe],
                     status=status,
-                    num_rows=1 if status == QUARANTINED else num_labels[recipe],
+                    num_rows=1 if error else num_labels[recipe],
+                    error_kind=str(error.kind) if error else "",
+                    attempts=row.num_earlier_attempts + 1,
+                    run=self._config.run,
                 )
             )
         return outcomes
@@ -140,12 +152,12 @@ def _quarantine_record(row: ImageRow, recipe: str, error: RowError) -> dict[str,
         "error_kind": str(error.kind),
         "permanent": error.kind.permanent,
         "message": error.message,
-        "attempts": 1,
+        "attempts": row.num_earlier_attempts + 1,
         "item": 0,
     }
 
 
-def _name_of(rows: Sequence[ImageRow], outcomes: Sequence[Outcome]) -> str:
-    pairs = sorted(f"{outcome.sample_id}\0{outcome.recipe}\0{outcome.recipe_digest}" for outcome in outcomes)
+def _name_of(rows: Sequence[ImageRow], recipe_digests: Mapping[str, str]) -> str:
+    digests = sorted("\0".join(pair) for pair in recipe_digests.items())
     results = sorted(row.to_json() for row in rows)
-    return hashlib.sha256("\n".join([*pairs, *results]).encode()).hexdigest()[:32]
+    return hashlib.sha256("\n".join([*digests, *results]).encode()).hexdigest()[:32]

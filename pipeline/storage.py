@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from pipeline.patience import Patience
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+# A password may hold an unescaped "/"; a port is none.
+_PASSWORD = re.compile(r"(?<=://)([^/?#]*@|(?!\[)[^/:@]*:(?!\d*([/?#]|$))[^@]*@)")
+_WITHOUT_QUERY = ("", "file", "s3")
 
 
 class StorageError(ValueError):
@@ -99,10 +102,10 @@ class Store(ABC):
     def delete(self, uri: str) -> None:
         """Removes the object; one that is not there is fine."""
 
-    def list_or_empty(self, prefix_uri: str) -> Iterator[ObjectInfo]:
+    def list_or_empty(self, prefix_uri: str, *, starting_with: str = "") -> Iterator[ObjectInfo]:
         """As `list`, and nothing where there is no such folder: on S3 an empty folder and none are the same."""
         try:
-            yield from self.list(prefix_uri)
+            yield from self.list(prefix_uri, starting_with=starting_with)
         except StorageError as error:
             if error.kind != ErrorKind.MISSING:
                 raise
@@ -149,7 +152,8 @@ def open_store(uri: str, *, patience: "Patience | None" = None) -> Store:
 
         return LocalStore()
     raise StorageError(
-        ErrorKind.UNSUPPORTED_URI, f"{uri}: scheme {scheme!r} is not supported; use a local path, file:// or s3://"
+        ErrorKind.UNSUPPORTED_URI,
+        f"{shown_uri(uri)}: scheme {scheme!r} is not supported; use a local path, file:// or s3://",
     )
 
 
@@ -163,11 +167,12 @@ def check_readable(info: ObjectInfo, *, max_bytes: int | None, version: str) -> 
     if version and info.version != version:
         raise StorageError(
             ErrorKind.CHANGED,
-            f"{info.uri}: changed since it was listed (was {version}, is {info.version}); list it again",
+            f"{shown_uri(info.uri)}: changed since it was listed (was {version}, is {info.version}); list it again",
         )
     if max_bytes is not None and info.num_bytes > max_bytes:
         raise StorageError(
-            ErrorKind.TOO_MANY_BYTES, f"{info.uri}: {info.num_bytes} bytes, more than limits.max_bytes = {max_bytes}"
+            ErrorKind.TOO_MANY_BYTES,
+            f"{shown_uri(info.uri)}: {info.num_bytes} bytes, more than limits.max_bytes = {max_bytes}",
         )
 
 
@@ -175,6 +180,23 @@ def uri_scheme(uri: str) -> str:
     """The scheme in lower case; "" for a plain path, which may hold a colon (`a:b.jpg`)."""
     match = _SCHEME.match(uri)
     return match.group(1).lower() if match else ""
+
+
+def without_password(uri: str) -> str:
+    """The URI without `user:password@`."""
+    return _PASSWORD.sub("", uri) if uri_scheme(uri) else uri
+
+
+def shown_uri(uri: str) -> str:
+    """The URI as messages and logs may repeat it: without password and query, which is where signatures and tokens are.
+
+    A local path and an S3 key have no query: all of them is the name.
+    """
+    shown = without_password(uri)
+    if uri_scheme(uri) in _WITHOUT_QUERY:
+        return shown
+    name = re.split(r"[?#]", shown, maxsplit=1)[0]
+    return name if name == shown else f"{name}?..."
 
 
 def join_uri(base: str, *parts: str) -> str:
@@ -198,10 +220,15 @@ def canonical_uri(uri: str) -> str:
 
 
 def resolve_uri(text: str, base: str) -> str:
-    """A URI found in data: as it is when absolute, else relative to the folder `base`, never above its bucket."""
+    """A URI found in data: as it is when absolute, else relative to the folder `base`, never above its bucket.
+
+    Whether it may be followed is not decided here: see `pipeline.uri_policy`. Passwords of web servers are dropped.
+    """
     scheme = uri_scheme(text)
     if scheme == "file":
         return local_path(text)
+    if scheme in ("http", "https"):
+        return without_password(text)
     if scheme:
         return text
     if text.startswith("/"):

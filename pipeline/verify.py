@@ -13,11 +13,10 @@ from pipeline.ledger import RunFolder
 from pipeline.manifest import read_shard
 from pipeline.parquet_members import open_table
 from pipeline.parts import PART_NAME
-from pipeline.patience import FIRST_CONTACT_S, Patience
 from pipeline.recipes import BUILT_IN
 from pipeline.storage import canonical_uri, join_uri, open_store
-from pipeline.work import RUN_FILE
-from schemas.job import GroundingSpec, JobSpec, QaSpec, RecipeSpec, load_job
+from pipeline.work import RUN_FILE, job_of
+from schemas.job import GroundingSpec, JobSpec, QaSpec, RecipeSpec
 from schemas.tables import QUARANTINE_TABLE
 
 MAX_PROBLEMS_SHOWN = 20
@@ -48,16 +47,17 @@ def verify(output: str) -> Verification:
     Raises:
         ValueError: there is no finished run at `output`, or one of its files cannot be read.
     """
-    folder = RunFolder(canonical_uri(output))
-    run, job = folder.get_json(RUN_FILE), _job_of(folder)
-    if run is None or job is None:
-        raise ValueError(f"{output} holds no run of labelmill (no _run/{RUN_FILE}): give the output of a job")
+    folder, job = RunFolder(canonical_uri(output)), job_of(output)
+    run = folder.get_json(RUN_FILE)
+    assert run is not None, "it is written before the job is"
     summary = folder.get_json("summary.json")
     if summary is None:
         raise ValueError(f"the run at {output} has not finished (no _run/summary.json): run its job again to finish it")
     found = Verification()
     labels, quarantined = _count_rows(folder, job, found)
-    for sample_id, record in _manifest_rows(folder, run["shards"], found):
+    for sample_id, record in _manifest_rows(
+        folder, [shard for shards in run["shards_by_run"] for shard in shards], found
+    ):
         for recipe in job.recipes:
             _check_pair((sample_id, recipe.name), num_items(recipe, record), labels, quarantined, found)
     for pair in [*labels, *quarantined]:
@@ -77,12 +77,6 @@ def num_items(recipe: RecipeSpec, manifest_record: Mapping[str, Any]) -> int:
     if isinstance(recipe, GroundingSpec):
         return len(recipe.queries or manifest_record["queries"])
     return 1
-
-
-def _job_of(folder: RunFolder) -> JobSpec | None:
-    patience = Patience.from_environment(at_most_s=FIRST_CONTACT_S)
-    store, uri = open_store(folder.uri, patience=patience), join_uri(folder.uri, "job.yaml")
-    return load_job(store.get(uri).decode()) if store.exists(uri) else None
 
 
 def _count_rows(folder: RunFolder, job: JobSpec, found: Verification) -> tuple[Counter[Pair], Counter[Pair]]:

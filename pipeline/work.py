@@ -5,9 +5,9 @@ Knows no Ray: what it finds is handed to the stages as plain values.
 """
 
 import itertools
-import json
+import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,18 +17,20 @@ from model import checkpoint as checkpoints
 from model.checkpoint_files import digest as checkpoint_digest
 from model.checkpoint_files import local_folder
 from model.prompt import Processor
-from pipeline.ledger import CARD_NAME, RunFolder
+from pipeline.ledger import CARD_NAME, TRANSIENT_KINDS, RunFolder, Wanted
 from pipeline.list_source import open_source
-from pipeline.manifest import read_shard, sample_id, write_manifest
+from pipeline.manifest import write_manifest
+from pipeline.new_rows import NewRows
 from pipeline.patience import FIRST_CONTACT_S, Patience
 from pipeline.recipes import Recipe, make_recipes
-from pipeline.source import Source, SourceColumns, SourceRow
+from pipeline.source import Source, SourceColumns
 from pipeline.storage import canonical_uri, join_uri, open_store
-from schemas.job import JobSpec
+from pipeline.uri_policy import UriPolicy
+from schemas.job import JobSpec, load_job
 from schemas.recipe_specs import columns_of
 from schemas.tables import ALL_TABLES, SCHEMA_VERSION, carried_name
 
-RUN_FILE = "run.json"
+RUN_FILE, JOB_FILE = "run.json", "job.yaml"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,11 +44,13 @@ class Work:
     candidate_resolutions: tuple[tuple[int, int], ...]
     recipes: tuple[Recipe, ...]
     image_column: str | None
+    uri_policy: UriPolicy
     carried_schema: pa.Schema | None
     shards: tuple[str, ...]
     num_images: int
     num_new_images: int
     num_ignored_files: int
+    wanted: Wanted
 
     @property
     def recipe_digests(self) -> dict[str, str]:
@@ -58,12 +62,70 @@ class Work:
         return [table for table in ALL_TABLES if table in {recipe.table for recipe in self.recipes}]
 
 
-def resolve(job: JobSpec, *, limit: int | None) -> Work:
-    """Checks output, checkpoint and source, and writes the manifest of what is new in the source.
+@dataclass(frozen=True, kw_only=True)
+class InspectedJob:
+    """A job whose output, checkpoint and source were looked at, and nothing written."""
 
-    Args:
-        limit: label at most this many images of the source, those of earlier runs on this output included; those that
-            an earlier run has listed are finished even if they are more.
+    job: JobSpec
+    folder: RunFolder
+    source: Source
+    checkpoint_digest: str
+    candidate_resolutions: tuple[tuple[int, int], ...]
+    recipes: tuple[Recipe, ...]
+    uri_policy: UriPolicy
+    identity: Mapping[str, Any]
+
+    def resolve(
+        self,
+        *,
+        run: int = 1,
+        limit: int | None = None,
+        list_source: bool = True,
+        retried_kinds: frozenset[str] = TRANSIENT_KINDS,
+    ) -> Work:
+        """Writes the manifest of what is new in the source; the caller holds the output's lease.
+
+        Args:
+            run: the number of this run.
+            limit: label at most this many images of the source, those of earlier runs on this output included; those
+                that an earlier run has listed are finished even if they are more.
+            list_source: look for new images; else the images that earlier runs have listed are all.
+            retried_kinds: of images in quarantine, the error kinds to try again.
+
+        Raises:
+            ValueError: one line for what does not go with what an earlier run has left at the output, or a source
+                that cannot be listed.
+        """
+        folder = self.folder
+        earlier = folder.get_json(RUN_FILE)
+        if earlier is not None:
+            _refuse_changes(earlier["identity"], self.identity, folder.output_uri)
+        if earlier is not None and not list_source:
+            manifest = {key: value for key, value in earlier.items() if key != "identity"}
+        else:
+            manifest = _extend_manifest(self.source, folder, earlier, limit)
+        folder.put_json(RUN_FILE, {"identity": self.identity, **manifest})
+        _put_job(folder, self.job)
+        digests = {recipe.name: recipe.digest for recipe in self.recipes}
+        return Work(
+            job=self.job,
+            folder=folder,
+            checkpoint=f"{self.job.checkpoint}@{self.checkpoint_digest[:12]}",
+            candidate_resolutions=self.candidate_resolutions,
+            recipes=self.recipes,
+            image_column=self.source.image_column,
+            uri_policy=self.uri_policy,
+            carried_schema=self.source.carried_schema,
+            shards=tuple(shard for listed in manifest["shards_by_run"] for shard in listed),
+            num_images=manifest["num_images"],
+            num_new_images=manifest["num_images"] - (earlier["num_images"] if earlier else 0),
+            num_ignored_files=manifest["num_ignored_files"],
+            wanted=Wanted(recipe_digests=digests, run=run, retried_kinds=retried_kinds),
+        )
+
+
+def inspect(job: JobSpec) -> InspectedJob:
+    """Checks output, checkpoint and source.
 
     Raises:
         ValueError: one line for whatever is missing, unreadable, forbidden, empty, or does not go with what an earlier
@@ -84,25 +146,44 @@ def resolve(job: JobSpec, *, limit: int | None) -> Work:
     columns = _columns(job)
     source = open_source(job.source, columns, without=folder.written_uris)
     _refuse_colliding_columns(source.carried_schema, job)
+    uri_policy = UriPolicy.of_source(job.source, source.folder_uri)
     identity = _identity(job, digest, recipes, columns, source.carried_schema)
     if earlier is not None:
         _refuse_changes(earlier["identity"], identity, output_uri)
-    manifest = _extend_manifest(source, folder, earlier, limit)
-    folder.put_json(RUN_FILE, {"identity": identity, **manifest})
-    open_store(folder.uri).put(join_uri(folder.uri, "job.yaml"), job.to_yaml().encode())
-    return Work(
+    return InspectedJob(
         job=job,
         folder=folder,
-        checkpoint=f"{job.checkpoint}@{digest[:12]}",
+        source=source,
+        checkpoint_digest=digest,
         candidate_resolutions=processor.config.candidate_resolutions,
         recipes=recipes,
-        image_column=source.image_column,
-        carried_schema=source.carried_schema,
-        shards=tuple(manifest["shards"]),
-        num_images=manifest["num_images"],
-        num_new_images=manifest["num_images"] - (earlier["num_images"] if earlier else 0),
-        num_ignored_files=manifest["num_ignored_files"],
+        uri_policy=uri_policy,
+        identity=identity,
     )
+
+
+def job_of(output: str, overrides: Sequence[str] = ()) -> JobSpec:
+    """The job that made an output, for that output wherever it lies now.
+
+    Raises:
+        ValueError: there is none, or an override does not fit it.
+    """
+    folder = RunFolder(canonical_uri(output))
+    patience = Patience.from_environment(at_most_s=FIRST_CONTACT_S)
+    store, uri = open_store(folder.uri, patience=patience), join_uri(folder.uri, JOB_FILE)
+    if not store.exists(uri):
+        raise ValueError(f"{output} holds no run of labelmill (no _run/{JOB_FILE}): give the output of a job")
+    return load_job(store.get(uri).decode(), overrides).model_copy(update={"output": folder.output_uri})
+
+
+def _put_job(folder: RunFolder, job: JobSpec) -> None:
+    """With locations that mean the same in every folder."""
+    roots = job.source.image_roots
+    places = {"uri": canonical_uri(job.source.uri), "image_roots": roots and tuple(map(canonical_uri, roots))}
+    source = job.source.model_copy(update=places)
+    checkpoint = os.path.abspath(job.checkpoint) if os.path.isdir(job.checkpoint) else job.checkpoint
+    job = job.model_copy(update={"source": source, "output": folder.output_uri, "checkpoint": checkpoint})
+    open_store(folder.uri).put(join_uri(folder.uri, JOB_FILE), job.to_yaml().encode())
 
 
 def _columns(job: JobSpec) -> SourceColumns:
@@ -121,8 +202,10 @@ def _identity(
     """What an output was made from; a later run may only add recipes to it."""
     return {
         "schema_version": SCHEMA_VERSION,
-        # The same relative path names something else in another folder.
-        "source": json.loads(job.source.model_dump_json()) | {"uri": canonical_uri(job.source.uri)},
+        # The same relative path names something else in another folder. What the source's tables are trusted with may
+        # change: the images are the same ones.
+        "source": job.source.model_dump(mode="json", exclude={*job.source.TRUST})
+        | {"uri": canonical_uri(job.source.uri)},
         "columns carried along": {field.name: str(field.type) for field in carried_schema or ()},
         # The manifest holds what these columns say: images listed without them would be asked nothing.
         "columns read": asdict(columns),
@@ -178,42 +261,13 @@ def _extend_manifest(
     source: Source, folder: RunFolder, earlier: Mapping[str, Any] | None, limit: int | None
 ) -> dict[str, Any]:
     """Adds shards for what no earlier run has listed."""
-    shards: list[str] = list(earlier["shards"]) if earlier else []
+    by_run: list[list[str]] = [list(shards) for shards in earlier["shards_by_run"]] if earlier else []
     num_images: int = earlier["num_images"] if earlier else 0
-    known = {
-        sample
-        for shard in shards
-        for batch in read_shard(folder.shard_uri(shard))
-        for sample in batch.column("sample_id").to_pylist()
-    }
+    new_rows = NewRows(source, [[folder.shard_uri(shard) for shard in shards] for shards in by_run])
     remaining = None if limit is None else max(0, limit - num_images)
-    added = write_manifest(_NewRows(source, known), folder.manifest_uri, limit=remaining, first_shard=len(shards))
+    added = write_manifest(new_rows, folder.manifest_uri, limit=remaining, first_shard=sum(map(len, by_run)))
     return {
-        "shards": [*shards, *added.shards],
+        "shards_by_run": [*by_run, list(added.shards)] if added.shards else by_run,
         "num_images": num_images + added.num_images,
         "num_ignored_files": added.num_ignored,
     }
-
-
-class _NewRows:
-    """A source without the rows that an earlier manifest holds."""
-
-    def __init__(self, source: Source, known_sample_ids: set[str]) -> None:
-        self._source, self._known = source, known_sample_ids
-
-    @property
-    def carried_schema(self) -> pa.Schema | None:
-        return self._source.carried_schema
-
-    @property
-    def image_column(self) -> str | None:
-        return self._source.image_column
-
-    @property
-    def num_ignored(self) -> int:
-        return self._source.num_ignored
-
-    def rows(self) -> Iterator[SourceRow]:
-        for row in self._source.rows():
-            if sample_id(row.image_uri, row.version, row.member) not in self._known:
-                yield row

@@ -52,6 +52,8 @@ class ImageRow:
     manifest_shard: str
     recipes: tuple[str, ...]
     """Names of the recipes still to run on this image."""
+    num_earlier_attempts: int = 0
+    """Runs that have tried one of them and failed."""
     questions: tuple[str, ...] = ()
     original_answers: tuple[str | None, ...] = ()
     queries: tuple[str, ...] = ()

@@ -6,7 +6,7 @@ source carried along. The quarantine table holds one row for each (image, recipe
 
 import pyarrow as pa
 
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"
 
 COMMON = (
     pa.field("sample_id", pa.string()),

@@ -87,33 +87,42 @@ def test_same_job_passes_on_a_store_that_is_not_moto(tmp_path: Path, monkeypatch
 
 
 def test_interrupted_run_goes_on_when_run_again_and_reports_too_much_in_quarantine(tmp_path: Path):
-    """Ctrl-C, then SIGTERM, then a run to the end, which has more broken files than the job allows."""
+    """Ctrl-C, after which what is under way is committed; two SIGTERMs, after which it is not; then a run to the end.
+    It has more broken files than the job allows."""
     source, output = tmp_path / "in", tmp_path / "out"
     source.mkdir()
-    for index in range(60):
-        Image.new("RGB", (300 + index, 200), (index * 4, 0, 0)).save(source / f"{index:02d}.png")
-    for index in range(4):
+    for index in range(120):
+        Image.new("RGB", (300 + index, 200), (index * 2, 0, 0)).save(source / f"{index:03d}.png")
+    for index in range(8):
         (source / f"broken-{index}.png").write_bytes(b"not an image")
-    questions = [f"How many shapes are there? {index}" for index in range(24)]  # so many that there is time to stop
+    questions = [f"How many shapes are there? {index}" for index in range(8)]  # so many that there is time to stop
     job = write_job(tmp_path, source=str(source), output=str(output), recipes=[{"name": "qa", "questions": questions}])
 
-    for sent in (signal.SIGINT, signal.SIGTERM):
+    for signals in ([signal.SIGINT], [signal.SIGTERM, signal.SIGTERM]):
         commits_before = num_commits(output)
         process = subprocess.Popen([COMMAND, "run", job], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
         wait_for_another_commit(output, commits_before, process)
-        process.send_signal(sent)
+        for sent in signals:
+            process.send_signal(sent)
+            time.sleep(0.2)  # two signals at the same moment are one
         _, stderr = process.communicate(timeout=60)
         assert process.returncode == 130, stderr
         assert "run the same command again" in stderr.splitlines()[-1]
+        assert "stopping: ending what is under way" in stderr
         assert "Traceback" not in stderr
         assert not (output / "qa").exists()
+        assert status_of(output) == "interrupted"
 
     finished = labelmill("run", job, "--json")
     assert finished.code == 3, finished.stderr
-    assert 0 < finished.summary["this_run"]["num_images"] < 64
-    assert len({row["sample_id"] for row in read_table(str(output), "qa")}) == 60
-    assert finished.summary["num_quarantined_images"] == 4
+    assert 0 < finished.summary["this_run"]["num_images"] < 128
+    assert len({row["sample_id"] for row in read_table(str(output), "qa")}) == 120
+    assert finished.summary["num_quarantined_images"] == 8
     assert_verifies(str(output))
+
+
+def status_of(output: Path) -> str:
+    return labelmill("status", output, "--json").summary["state"]
 
 
 def num_commits(output: Path) -> int:

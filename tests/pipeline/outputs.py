@@ -12,7 +12,7 @@ from pipeline.finalize import Accounts, finalize
 from pipeline.parquet_members import open_table
 from pipeline.sink import LabelSink, SinkConfig
 from pipeline.storage import join_uri, open_store
-from pipeline.work import Work
+from pipeline.work import Work, inspect
 from schemas.errors import ErrorKind, RowError
 from schemas.job import JobSpec
 from schemas.rows import ImageRow, Label, to_columns
@@ -59,8 +59,13 @@ def put_images(folder_uri: object, *names: str) -> str:
     return str(folder_uri)
 
 
+def resolve(job: JobSpec, **how: Any) -> Work:
+    """What a run makes of its job before it labels."""
+    return inspect(job).resolve(**how)
+
+
 def pending(work: Work) -> list[ImageRow]:
-    return [row for shard in work.shards for rows in work.folder.pending(shard, work.recipe_digests) for row in rows]
+    return [row for shard in work.shards for rows in work.folder.pending(shard, work.wanted) for row in rows]
 
 
 def labelled(work: Work, row: ImageRow, *, says: str = "seen", error: RowError | None = None) -> ImageRow:
@@ -81,6 +86,7 @@ def commit(work: Work, *rows: ImageRow) -> dict[str, list[int]]:
         checkpoint=work.checkpoint,
         recipe_digests=work.recipe_digests,
         carried_schema=work.carried_schema,
+        run=work.wanted.run,
     )
     return LabelSink(config=config)(to_columns(rows))
 

@@ -138,7 +138,7 @@ def test_uri_with_a_password_is_named_without_it(modest_store, credentials):
         assert error.kind == ErrorKind.UNSUPPORTED_URI
         assert "***@bucket/a.jpg" in str(error)
         assert_no_credentials(error)
-    with pytest.raises(StorageError, match=r"http://\*\*\*@example.org/a.jpg: scheme 'http'") as raised:
+    with pytest.raises(StorageError, match=r"http://example.org/a.jpg: scheme 'http'") as raised:
         open_store(f"http://user:{PASSWORD}@example.org/a.jpg")
     assert_no_credentials(raised.value)
 

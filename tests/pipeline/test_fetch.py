@@ -14,6 +14,7 @@ from pipeline.fetch import FetchImage
 from pipeline.manifest import image_rows, read_shard, write_manifest
 from pipeline.patience import Patience
 from pipeline.storage import join_uri, open_store
+from pipeline.uri_policy import UriPolicy
 from schemas.errors import ErrorKind, RowError
 from schemas.rows import ImageRow, rows_of, to_columns
 from tests.faulty_s3 import faulty_s3
@@ -59,7 +60,7 @@ def rows_of_table(uri, tmp_path, **spec):
         row
         for name in manifest.shards
         for batch in read_shard(str(tmp_path / "manifest" / name))
-        for row in image_rows(batch, manifest_shard=name, recipes=("ocr",))
+        for row in image_rows(batch, manifest_shard=name, recipes=[("ocr",)] * batch.num_rows)
     ]
 
 
@@ -89,7 +90,7 @@ def test_each_failure_costs_one_row_and_is_named(folder_uri):
         row_of("s3://"): ErrorKind.UNSUPPORTED_URI,
         row_of(join_uri(folder_uri, "good.jpg"), member="s3://bucket/t.parquet#7"): None,
     }
-    fetched = fetch(*expected)
+    fetched = fetch(*expected, uri_policy=UriPolicy(roots=(folder_uri,)))
     assert kinds(fetched) == list(expected.values())
     assert all((encoded == b"") == (row.error is not None) for row, encoded in fetched)
     assert all(row.error is None or row.image_uri in row.error.message for row, _ in fetched)
@@ -223,7 +224,7 @@ def test_table_and_files_mix_in_one_block(tmp_path):
     (tmp_path / "file.jpg").write_bytes(b"from a file")
     images = [{"bytes": b"from the table", "path": "x.jpg"}, {"bytes": None, "path": "file.jpg"}, None]
     uri = put_table(str(tmp_path), "t.parquet", {"image": pa.array(images, IMAGE)})
-    fetched = fetch(*rows_of_table(uri, tmp_path))
+    fetched = fetch(*rows_of_table(uri, tmp_path), uri_policy=UriPolicy(roots=(str(tmp_path),)))
     assert [encoded for _, encoded in fetched] == [b"from the table", b"from a file", b""]
     assert kinds(fetched) == [None, None, ErrorKind.EMPTY]
 
@@ -231,7 +232,8 @@ def test_table_and_files_mix_in_one_block(tmp_path):
 def test_null_uri_of_a_table_is_empty(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"a")
     uri = put_table(str(tmp_path), "t.parquet", {"url": ["a.jpg", None, ""]})
-    fetched = fetch(*rows_of_table(uri, tmp_path), image_column="url")
+    policy = UriPolicy(roots=(str(tmp_path),))
+    fetched = fetch(*rows_of_table(uri, tmp_path), image_column="url", uri_policy=policy)
     assert kinds(fetched) == [None, ErrorKind.EMPTY, ErrorKind.EMPTY]
 
 

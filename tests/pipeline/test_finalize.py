@@ -9,7 +9,6 @@ from pipeline import parts
 from pipeline.finalize import ReconciliationError
 from pipeline.recipes import make_recipes
 from pipeline.storage import StorageError, join_uri, open_store
-from pipeline.work import resolve
 from schemas.job import OcrSpec
 from schemas.tables import table_schema
 from tests.pipeline.outputs import (
@@ -24,6 +23,7 @@ from tests.pipeline.outputs import (
     names_in,
     pending,
     put_images,
+    resolve,
     table_at,
 )
 from tests.pipeline.tables import put_table

@@ -1,11 +1,10 @@
 import pytest
 
-from pipeline.cluster import ClusterSize
+from pipeline.cluster import ClusterSize, StopSignal
 from pipeline.label_images import ListPending, Placement
-from pipeline.work import resolve
 from schemas.job import ResourcesSpec
 from schemas.rows import rows_of
-from tests.pipeline.outputs import commit_all, job_of, put_images
+from tests.pipeline.outputs import commit_all, job_of, put_images, resolve
 
 
 @pytest.fixture
@@ -13,11 +12,11 @@ def work(tmp_path):
     """Two shards of the manifest; the image of the first one is labelled."""
     source = put_images(tmp_path / "photos", "a.jpg", "b.jpg", "c.jpg")
     commit_all(resolve(job_of(source, tmp_path / "out"), limit=1))
-    return resolve(job_of(source, tmp_path / "out"), limit=None)
+    return resolve(job_of(source, tmp_path / "out"))
 
 
 def listed(work, *shards):
-    stage = ListPending(folder=work.folder, recipe_digests=work.recipe_digests)
+    stage = ListPending(folder=work.folder, wanted=work.wanted, stop=StopSignal("nobody"))
     return [[row.image_uri[-5:] for row in rows_of(block)] for block in stage({"shard": list(shards)})]
 
 

@@ -85,7 +85,7 @@ def test_rows_enter_the_pipeline_with_all_that_the_source_said(tmp_path):
     names = {"questions": "asks", "original_answers": "replies", "queries": "find"}
     manifest = write_manifest(source_at(table, columns=names, carry=("day",)), str(tmp_path / "m"), limit=None)
     (batch,) = read_shard(str(tmp_path / "m" / manifest.shards[0]))
-    (row,) = image_rows(batch, manifest_shard=manifest.shards[0], recipes=["qa", "ocr"])
+    (row,) = image_rows(batch, manifest_shard=manifest.shards[0], recipes=[("qa", "ocr")])
     assert row.sample_id == sample_id(row.image_uri, row.version, row.member)
     assert (row.image_uri, row.member) == (f"{table}#0", "0:0")
     assert (row.manifest_shard, row.recipes) == ("shard-00000.parquet", ("qa", "ocr"))

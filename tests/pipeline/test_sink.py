@@ -6,9 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.ledger import LABELLED, QUARANTINED, SKIPPED
+from pipeline.commits import LABELLED, QUARANTINED, SKIPPED
 from pipeline.storage import StorageError
-from pipeline.work import resolve
 from schemas.tables import staged_schema
 from tests.pipeline.outputs import (
     BUSY,
@@ -20,6 +19,7 @@ from tests.pipeline.outputs import (
     labelled,
     pending,
     put_images,
+    resolve,
     table_at,
 )
 from tests.pipeline.tables import put_table
@@ -35,7 +35,7 @@ def output(request, tmp_path):
 @pytest.fixture
 def work(tmp_path):
     source = put_images(tmp_path / "photos", "a.jpg", "b.jpg")
-    return resolve(job_of(source, tmp_path / "out", RECIPES), limit=None)
+    return resolve(job_of(source, tmp_path / "out", RECIPES))
 
 
 def commits(work, shard=0):
@@ -51,7 +51,7 @@ def staged(work, table):
 
 
 def test_block_becomes_one_staged_file_for_each_table_and_one_commit(tmp_path, output):
-    work = resolve(job_of(put_images(tmp_path / "photos", "a.jpg", "b.jpg"), output, RECIPES), limit=None)
+    work = resolve(job_of(put_images(tmp_path / "photos", "a.jpg", "b.jpg"), output, RECIPES))
     receipt = commit(work, *(labelled(work, row) for row in pending(work)))
 
     assert receipt == {"num_images": [2], "num_quarantined_images": [0], "num_labels": [6]}
@@ -135,7 +135,7 @@ def test_recipe_that_failed_leaves_the_labels_of_the_others(work):
 
 def test_recipe_that_asked_nothing_is_skipped(tmp_path):
     table = put_table(str(tmp_path), "t.parquet", {"image": [b"x"], "q": pa.array([[]], pa.list_(pa.string()))})
-    work = resolve(job_of(table, tmp_path / "out", [{"name": "qa", "questions_from": "q"}]), limit=None)
+    work = resolve(job_of(table, tmp_path / "out", [{"name": "qa", "questions_from": "q"}]))
     receipt = commit(work, *(labelled(work, row) for row in pending(work)))
 
     assert receipt == {"num_images": [1], "num_quarantined_images": [0], "num_labels": [0]}
@@ -154,7 +154,7 @@ def test_recipes_of_an_earlier_run_are_not_written_again(work):
 def test_block_of_two_shards_is_committed_in_each(tmp_path):
     source = put_images(tmp_path / "photos", "a.jpg", "b.jpg")
     resolve(job_of(source, tmp_path / "out"), limit=1)
-    work = resolve(job_of(source, tmp_path / "out"), limit=None)
+    work = resolve(job_of(source, tmp_path / "out"))
     assert len(work.shards) == 2
     commit(work, *(labelled(work, row) for row in pending(work)))
     assert [len(commits(work, shard)) for shard in (0, 1)] == [1, 1]
@@ -222,7 +222,7 @@ def test_carried_columns_keep_their_types_and_values_up_to_the_dataset(tmp_path,
     for name, values in CARRIED.items():
         schema = schema.append(pa.field(name, values.type, nullable=name != "required"))
     table = put_table(str(tmp_path), "t.parquet", {"image": [b"x", b"y"], **CARRIED}, schema)
-    work = resolve(job_of({"uri": table, "image_column": "image"}, output), limit=None)
+    work = resolve(job_of({"uri": table, "image_column": "image"}, output))
     a, b = pending(work)
     commit(work, labelled(work, b))
     commit(work, labelled(work, a))
@@ -239,7 +239,7 @@ def test_carried_columns_keep_their_types_and_values_up_to_the_dataset(tmp_path,
 
 def test_quarantined_row_keeps_its_carried_columns(tmp_path):
     table = put_table(str(tmp_path), "t.parquet", {"image": [b"x"], "id": [7], "message": ["theirs"]})
-    work = resolve(job_of(table, tmp_path / "out"), limit=None)
+    work = resolve(job_of(table, tmp_path / "out"))
     commit(work, *(row.failed(MISSING) for row in pending(work)))
     finalized(work)
     (record,) = table_at(tmp_path / "out", "quarantine").to_pylist()

@@ -396,6 +396,7 @@ def test_home_and_working_folder_are_resolved(tmp_path, monkeypatch):
         ("../../other-bucket/a.jpg", "s3://bucket/tables", "s3://bucket/other-bucket/a.jpg"),
         ("../a.jpg", "s3://bucket", "s3://bucket/a.jpg"),
         ("http://example.org/../a.jpg", "/tables", "http://example.org/../a.jpg"),
+        ("https://me:pw@example.org/a.jpg?sig=1", "/tables", "https://example.org/a.jpg?sig=1"),
     ],
 )
 def test_uris_in_data_are_relative_to_their_table(text, base, resolved):

@@ -8,8 +8,7 @@ from pipeline import parts
 from pipeline.run import run_job
 from pipeline.storage import StorageError
 from pipeline.verify import MAX_PROBLEMS_SHOWN, verify
-from pipeline.work import resolve
-from tests.pipeline.outputs import MISSING, commit, job_of, labelled, pending
+from tests.pipeline.outputs import MISSING, commit, job_of, labelled, pending, resolve
 from tests.pipeline.tables import put_table
 
 QUESTIONS = [["Why?"], ["How?", "Who?"], [], ["When?"]]
@@ -20,7 +19,7 @@ def finish(tmp_path, output):
     """A finished output of four images, the last one in quarantine; nothing is left for a cluster to do."""
     columns = {"image": [b"x"] * len(QUESTIONS), "q": pa.array(QUESTIONS, pa.list_(pa.string()))}
     job = job_of(put_table(str(tmp_path), "t.parquet", columns), output, RECIPES)
-    work = resolve(job, limit=None)
+    work = resolve(job)
     *good, bad = pending(work)
     commit(work, *(labelled(work, row) for row in good), bad.failed(MISSING))
     run_job(job)

@@ -1,0 +1,108 @@
+"""An output's files -> how far its job is: running, dead or finished, from the store alone.
+
+Reads the lease, the manifest's sizes and the commits; it asks no cluster and no process but, on the machine where the
+run was started, whether that process still lives.
+"""
+
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from pipeline.commits import OUTCOMES, QUARANTINED, settled
+from pipeline.lease import HELD, RENEW_S, LeaseRecord, ran_here, read_lease, runs_here
+from pipeline.ledger import RunFolder
+from pipeline.parquet_members import open_table
+from pipeline.storage import canonical_uri
+from pipeline.work import RUN_FILE
+
+RUNNING, DEAD = "running", "dead"
+NOT_RENEWED_S = 4 * RENEW_S
+_NUM_THREADS = 8
+
+
+@dataclass(kw_only=True)
+class Status:
+    """state: running, dead (ended without a word), or how the last run ended: done, failed, interrupted."""
+
+    output: str
+    state: str
+    num_images: int = 0
+    recipes: dict[str, dict[str, int]] = field(default_factory=dict)
+    """By recipe: images labelled, quarantined, skipped and pending."""
+    quarantined_by_kind: dict[str, int] = field(default_factory=dict)
+    """(image, recipe) pairs."""
+    run: dict[str, Any] = field(default_factory=dict)
+    """Of the last run: number, who, since when, last sign of life, and what it says of itself."""
+    dataset: dict[str, Any] | None = None
+    """What the dataset holds, as the summary of the run that wrote it says; None before the first."""
+
+    @property
+    def num_pending(self) -> int:
+        """(image, recipe) pairs without an outcome."""
+        return sum(counts["pending"] for counts in self.recipes.values())
+
+
+def status(output: str) -> Status:
+    """Raises ValueError where no run was ever started."""
+    folder = RunFolder(canonical_uri(output))
+    lease, run = read_lease(folder.lease_uri), folder.get_json(RUN_FILE)
+    if lease is None:
+        raise ValueError(f"{output} holds no run of labelmill (no _run/lease): give the output of a job")
+    found = Status(output=folder.output_uri, state=_state(lease), run=_about(lease))
+    summary = folder.get_json("summary.json")
+    if summary is not None:
+        found.dataset = {key: summary[key] for key in ("num_images", "num_rows", "num_quarantined_images")}
+        found.dataset["finished_at"] = summary["times"]["finished_at"]
+    if run is not None:
+        _count(folder, run, found)
+    return found
+
+
+def _state(lease: LeaseRecord) -> str:
+    if lease.state != HELD:
+        return lease.state
+    if ran_here(lease):
+        return RUNNING if runs_here(lease) else DEAD
+    return RUNNING if _age_s(lease.renewed_at) < NOT_RENEWED_S else DEAD
+
+
+def _about(lease: LeaseRecord) -> dict[str, Any]:
+    return {
+        "number": lease.number,
+        "host": lease.host,
+        "pid": lease.pid,
+        "started_at": lease.started_at,
+        "last_sign_of_life_at": lease.renewed_at,
+        "message": lease.message,
+        "progress": dict(lease.progress),
+    }
+
+
+def _age_s(time: str) -> float:
+    return (datetime.now(UTC) - datetime.fromisoformat(time)).total_seconds()
+
+
+def _count(folder: RunFolder, run: dict[str, Any], found: Status) -> None:
+    digests: dict[str, str] = run["identity"]["recipes"]
+    shards = [shard for shards in run["shards_by_run"] for shard in shards]
+    found.recipes = {recipe: dict.fromkeys((*OUTCOMES, "pending"), 0) for recipe in digests}
+    kinds: Counter[str] = Counter()
+
+    def counted(shard: str) -> tuple[int, Counter[tuple[str, str]], Counter[str]]:
+        outcomes = [outcome for outcome, _ in settled(folder.commits(shard), digests).values()]
+        of_shard = Counter(outcome.error_kind for outcome in outcomes if outcome.status == QUARANTINED)
+        with open_table(folder.shard_uri(shard)) as manifest:
+            num_images = manifest.metadata.num_rows
+        return num_images, Counter((outcome.recipe, outcome.status) for outcome in outcomes), of_shard
+
+    with ThreadPoolExecutor(_NUM_THREADS) as threads:
+        for num_images, ended, of_shard in threads.map(counted, shards):
+            found.num_images += num_images
+            kinds.update(of_shard)
+            for recipe, counts in found.recipes.items():
+                for outcome in OUTCOMES:
+                    counts[outcome] += ended[recipe, outcome]
+                counts["pending"] = found.num_images - sum(counts[outcome] for outcome in OUTCOMES)
+    found.quarantined_by_kind = dict(kinds.most_common())

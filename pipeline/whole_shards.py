@@ -1,0 +1,124 @@
+"""The commits of a finalized manifest shard -> one commit; and which shards need no look at their commits any more.
+
+A block of 16 images leaves a commit and a few staged files: a million images leave hundreds of thousands of objects,
+which every later run would have to read. Afterwards there is one commit and one staged file per table for each shard.
+Old ones are removed only after the new ones are written, commits before the files that they name.
+"""
+
+import hashlib
+import io
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.commits import QUARANTINED, Commit, Outcome
+from pipeline.ledger import CARD_NAME, RunFolder, Wanted
+from pipeline.storage import join_uri, open_store
+from schemas.tables import ALL_TABLES
+
+FINALIZED_FILE = "finalized.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WholeShard:
+    """commit: file name of the shard's only commit; error_kinds: of its pairs in quarantine."""
+
+    commit: str
+    error_kinds: tuple[str, ...]
+
+
+def make_whole(
+    folder: RunFolder,
+    shard: str,
+    commits: Mapping[str, Commit],
+    *,
+    outcomes: Sequence[Outcome],
+    rows: Mapping[str, pa.Table],
+    recipe_digests: Mapping[str, str],
+) -> WholeShard:
+    """Replaces the shard's commits (by URI) by one with these outcomes and, by table, these rows."""
+    kinds = tuple(sorted({outcome.error_kind for outcome in outcomes if outcome.status == QUARANTINED}))
+    names = [uri.rpartition("/")[2] for uri in commits]
+    if len(names) == 1 and names[0].endswith(".parquet"):
+        return WholeShard(commit=names[0], error_kinds=kinds)
+    store = open_store(folder.uri)
+    name = hashlib.sha256("\n".join([shard, *sorted(names)]).encode()).hexdigest()[:32]
+    files = {table: name for table, of_table in rows.items() if of_table.num_rows}
+    for table in files:
+        buffer = io.BytesIO()
+        pq.write_table(rows[table], buffer, compression="zstd")
+        store.put(folder.staged_uri(table, name), buffer.getvalue())
+    folder.put_whole_commit(shard, name, Commit(files=files, recipe_digests=recipe_digests, outcomes=tuple(outcomes)))
+    for uri in commits:
+        store.delete(uri)
+    for commit in commits.values():
+        for table, old_name in commit.files.items():
+            store.delete(folder.staged_uri(table, old_name))
+    return WholeShard(commit=f"{name}.parquet", error_kinds=kinds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finalized:
+    """What the last `finalize` left: enough to see by names and sizes alone that nothing has changed since."""
+
+    recipe_digests: Mapping[str, str]
+    shards: Mapping[str, WholeShard]
+    parts: Mapping[str, int]
+    """Of the dataset, see `dataset_files`."""
+
+    def write(self, folder: RunFolder) -> None:
+        folder.put_json(FINALIZED_FILE, asdict(self))
+
+    @classmethod
+    def read(cls, folder: RunFolder) -> "Finalized | None":
+        record = folder.get_json(FINALIZED_FILE)
+        if record is None:
+            return None
+        shards = {
+            shard: WholeShard(commit=whole["commit"], error_kinds=tuple(whole["error_kinds"]))
+            for shard, whole in record["shards"].items()
+        }
+        return cls(recipe_digests=record["recipe_digests"], shards=shards, parts=record["parts"])
+
+    def unsettled_shards(self, folder: RunFolder, shards: Sequence[str], wanted: Wanted) -> list[str]:
+        """Of these shards, those that may have pending pairs: all but the ones whose only commit is known to be whole,
+        found by one listing."""
+        if dict(self.recipe_digests) != dict(wanted.recipe_digests):
+            return list(shards)
+        changed = self._changed(folder)
+        return [
+            shard
+            for shard in shards
+            if shard in changed
+            or shard not in self.shards
+            or not wanted.retried_kinds.isdisjoint(self.shards[shard].error_kinds)
+        ]
+
+    def _changed(self, folder: RunFolder) -> set[str]:
+        """Shards that have another commit than the one that is known, or none."""
+        found: defaultdict[str, int] = defaultdict(int)
+        changed: set[str] = set()
+        prefix = f"{folder.all_commits_uri}/"
+        for info in open_store(folder.uri).list_or_empty(folder.all_commits_uri):
+            stem, _, name = info.uri.removeprefix(prefix).partition("/")
+            shard = f"{stem}.parquet"
+            found[shard] += 1
+            if shard not in self.shards or self.shards[shard].commit != name:
+                changed.add(shard)
+        return changed | {shard for shard in self.shards if found[shard] != 1}
+
+    def dataset_is_there(self, folder: RunFolder) -> bool:
+        return dataset_files(folder) == dict(self.parts)
+
+
+def dataset_files(folder: RunFolder) -> dict[str, int]:
+    """What readers of the output find: bytes by name below the output."""
+    store, prefix = open_store(folder.output_uri), f"{folder.output_uri.rstrip('/')}/"
+    found = [info for table in ALL_TABLES for info in store.list_or_empty(join_uri(folder.output_uri, table))]
+    card_uri = join_uri(folder.output_uri, CARD_NAME)
+    if store.exists(card_uri):
+        found.append(store.head(card_uri))
+    return {info.uri.removeprefix(prefix): info.num_bytes for info in found}
