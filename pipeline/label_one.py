@@ -9,6 +9,7 @@ from model.checkpoint_files import local_folder
 from model.config import load_processor_config
 from pipeline.fetch import FetchImage
 from pipeline.label import LabelImage, ReplicaConfig
+from pipeline.patience import FIRST_CONTACT_S, Patience
 from pipeline.prepare import TileImage
 from pipeline.recipes import make_recipes
 from pipeline.storage import canonical_uri
@@ -32,7 +33,12 @@ def label_one(
         manifest_shard="",
         recipes=tuple(recipe.name for recipe in recipes),
     )
-    block = FetchImage(max_bytes=limits.max_bytes, image_column=None)(to_columns([row]))
+    fetch = FetchImage(
+        max_bytes=limits.max_bytes,
+        image_column=None,
+        patience=Patience.from_environment(at_most_s=FIRST_CONTACT_S),  # somebody sits and waits
+    )
+    block = fetch(to_columns([row]))
     tiler = TileImage(
         candidate_resolutions=resolutions,
         max_pixels=limits.max_pixels,

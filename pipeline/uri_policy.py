@@ -5,14 +5,20 @@ The URIs of the job file itself never come here: they are the user's own.
 """
 
 import os
+import random
 import re
+import time
 from dataclasses import dataclass
 from urllib.parse import unquote
 
 from pipeline.http import HttpStore
+from pipeline.patience import Patience
 from pipeline.storage import StorageError, canonical_uri, local_path, open_store, shown_uri, split_s3, uri_scheme
 from schemas.errors import ErrorKind
 from schemas.job import SourceSpec
+
+WEB_ATTEMPTS = 3
+_WEB_BACKOFF_S = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,10 +47,12 @@ class UriPolicy:
         roots = (folder_uri,) if spec.image_roots is None else tuple(map(canonical_uri, spec.image_roots))
         return cls(roots=roots, http=HttpStore() if spec.allow_http else None)
 
-    def get(self, uri: str, *, max_bytes: int) -> bytes:
+    def get(self, uri: str, *, max_bytes: int, patience: Patience | None = None) -> bytes:
         """
         Args:
             uri: absolute.
+            patience: with S3, as in `open_store`. Web servers are many and owe us nothing: each URL is asked for
+                `WEB_ATTEMPTS` times, or once without any patience.
 
         Raises:
             StorageError: FORBIDDEN outside of the roots; UNSUPPORTED_URI for a web address that is not allowed; else
@@ -52,12 +60,12 @@ class UriPolicy:
         """
         scheme = uri_scheme(uri)
         if scheme in ("http", "https"):
-            return self._http(uri).get(uri, max_bytes=max_bytes)
+            return _from_web(self._http(uri), uri, max_bytes, 1 if patience and not patience.store_s else WEB_ATTEMPTS)
         if scheme in ("", "file"):
             uri = self._real_path(uri)
         elif scheme == "s3":
             self._check_key(uri)
-        return open_store(uri).get(uri, max_bytes=max_bytes)
+        return open_store(uri, patience=patience).get(uri, max_bytes=max_bytes)
 
     def _http(self, uri: str) -> HttpStore:
         if self.http is None:
@@ -97,6 +105,18 @@ class UriPolicy:
             f"{where}: is outside of source.image_roots ({roots}), below which a table may name images; list another "
             "folder there if whoever wrote the table may choose from it",
         )
+
+
+def _from_web(http: HttpStore, uri: str, max_bytes: int, num_attempts: int) -> bytes:
+    for attempt in range(num_attempts - 1):
+        try:
+            return http.get(uri, max_bytes=max_bytes)
+        except StorageError as error:
+            if error.kind.permanent:
+                raise
+        # Spread out, so that the threads of many actors do not come back to a busy server all at once.
+        time.sleep(_WEB_BACKOFF_S * 2**attempt * random.uniform(0.5, 1.5))
+    return http.get(uri, max_bytes=max_bytes)
 
 
 def _real_path(uri: str) -> str:

@@ -21,6 +21,7 @@ from pipeline.ledger import CARD_NAME, TRANSIENT_KINDS, RunFolder, Wanted
 from pipeline.list_source import open_source
 from pipeline.manifest import write_manifest
 from pipeline.new_rows import NewRows
+from pipeline.patience import FIRST_CONTACT_S, Patience
 from pipeline.recipes import Recipe, make_recipes
 from pipeline.source import Source, SourceColumns
 from pipeline.storage import canonical_uri, join_uri, open_store
@@ -132,7 +133,8 @@ def inspect(job: JobSpec) -> InspectedJob:
     """
     output_uri = canonical_uri(job.output)
     folder = RunFolder(output_uri)
-    open_store(output_uri).check_writable(output_uri)
+    patience = Patience.from_environment(at_most_s=FIRST_CONTACT_S)
+    open_store(output_uri, patience=patience).check_writable(output_uri)
     earlier = folder.get_json(RUN_FILE)
     if earlier is None:
         _refuse_foreign_files(output_uri)
@@ -167,7 +169,8 @@ def job_of(output: str, overrides: Sequence[str] = ()) -> JobSpec:
         ValueError: there is none, or an override does not fit it.
     """
     folder = RunFolder(canonical_uri(output))
-    store, uri = open_store(folder.uri), join_uri(folder.uri, JOB_FILE)
+    patience = Patience.from_environment(at_most_s=FIRST_CONTACT_S)
+    store, uri = open_store(folder.uri, patience=patience), join_uri(folder.uri, JOB_FILE)
     if not store.exists(uri):
         raise ValueError(f"{output} holds no run of labelmill (no _run/{JOB_FILE}): give the output of a job")
     return load_job(store.get(uri).decode(), overrides).model_copy(update={"output": folder.output_uri})

@@ -70,6 +70,7 @@ def test_missing_bucket_is_named(tmp_path: Path, bucket: str):
 def test_store_that_does_not_answer_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     endpoint = s3.unused_endpoint()
     s3.use_store(monkeypatch, endpoint)
+    monkeypatch.setenv("LABELMILL_STORE_PATIENCE_S", "0.1")
     job = write_job(tmp_path, source="s3://bucket/images/", output=str(tmp_path / "out"))
     assert_one_clear_line(labelmill_here("run", job), endpoint)
 

@@ -10,8 +10,9 @@ import pytest
 from pipeline.fetch import FetchImage
 from pipeline.http import HttpStore
 from pipeline.manifest import image_rows, read_shard, write_manifest
+from pipeline.patience import Patience
 from pipeline.storage import StorageError, join_uri, open_store, shown_uri
-from pipeline.uri_policy import UriPolicy
+from pipeline.uri_policy import WEB_ATTEMPTS, UriPolicy
 from schemas.errors import ErrorKind
 from schemas.job import SourceSpec
 from schemas.rows import rows_of, to_columns
@@ -237,7 +238,7 @@ def fetched(source_uri: object, policy: UriPolicy, tmp_path: Path, *, image_colu
     (name,) = manifest.shards
     (batch,) = read_shard(str(tmp_path / "manifest" / name))
     rows = image_rows(batch, manifest_shard=name, recipes=[("ocr",)] * batch.num_rows)
-    stage = FetchImage(max_bytes=1000, image_column=image_column, uri_policy=policy, max_attempts=1)
+    stage = FetchImage(max_bytes=1000, image_column=image_column, uri_policy=policy, patience=Patience(store_s=0))
     block = stage(to_columns(rows))
     return [
         (row.error and row.error.kind, encoded) for row, encoded in zip(rows_of(block), block["encoded"], strict=True)
@@ -303,3 +304,22 @@ def test_images_on_the_web_are_fetched_where_they_are_allowed(folder: Path, tmp_
 )
 def test_messages_show_a_uri_without_password_and_query(uri: str, shown: str):
     assert shown_uri(uri) == shown
+
+
+def test_web_server_that_breaks_off_is_asked_again_a_few_times_and_one_that_says_no_is_not():
+    http = HttpStore(resolve=lambda host, port: [PUBLIC], is_allowed=lambda address: address == PUBLIC)
+    policy = UriPolicy(http=http)
+
+    def break_off(handler):
+        handler.server.pages["/a.jpg"] = Page(b"hello")
+
+    pages = {"/a.jpg": Page(headers={"Content-Length": "5"}, send=break_off), "/b.jpg": Page(status=503)}
+    with web_server(pages) as server:
+        base = f"http://images.example:{server.server_address[1]}"
+        assert policy.get(f"{base}/a.jpg", max_bytes=1000) == b"hello"
+        assert refusal(policy, f"{base}/b.jpg").kind == ErrorKind.STORE_UNAVAILABLE
+        assert refusal(policy, f"{base}/c.jpg").kind == ErrorKind.MISSING
+        with pytest.raises(StorageError):
+            policy.get(f"{base}/b.jpg", max_bytes=1000, patience=Patience(store_s=0))
+        asked = [path for path, _ in server.asked]
+    assert asked == ["/a.jpg"] * 2 + ["/b.jpg"] * WEB_ATTEMPTS + ["/c.jpg", "/b.jpg"]
