@@ -4,6 +4,7 @@ compared with what an undisturbed run writes.
 Only descendants of the runs that are started here are ever killed.
 """
 
+import contextlib
 import os
 import random
 import re
@@ -33,6 +34,10 @@ WORKERS = {
 """By kind, the titles of their processes."""
 DRIVER, NODE = "driver", "node"
 NODE_TITLE = r".*/raylet/raylet .*"
+
+
+Process = tuple[int, str]
+"""Its number, and when it was started."""
 
 
 @dataclass(kw_only=True)
@@ -70,36 +75,38 @@ def run_until_done(job: Path, kills: Kills) -> int:
 
     A run that was not killed must end as a run does, and one that survives its killed workers must be the last.
     """
-    for number in range(1, 100):
-        code, stderr = _disturbed_run(job, kills)
-        assert "Traceback" not in stderr, stderr
-        if code == 0:
-            return number
-        assert code in (1, 3, -signal.SIGKILL), stderr  # 3: rows whose workers were killed twice are in quarantine
+    family: set[Process] = set()
+    try:
+        for number in range(1, 100):
+            code, stderr = _disturbed_run(job, kills, family)
+            assert "Traceback" not in stderr, stderr
+            if code == 0:
+                return number
+            assert code in (1, 3, -signal.SIGKILL), stderr  # 3: rows whose workers were killed twice are in quarantine
+    finally:
+        _end(family)
     raise AssertionError("the job never got done")
 
 
-def _disturbed_run(job: Path, kills: Kills) -> tuple[int, str]:
+def _disturbed_run(job: Path, kills: Kills, family: set[Process]) -> tuple[int, str]:
     process = subprocess.Popen([COMMAND, "run", job], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     deadline = time.monotonic() + RUN_TIMEOUT_S
-    family: set[int] = set()
     while process.poll() is None:
         assert time.monotonic() < deadline, "the run hangs"
-        family |= set(_descendants(process.pid))
+        family |= {(pid, _started(pid)) for pid in _descendants(process.pid)}
         time.sleep(kills.pause_s())
         if kills.num_left > 0 and process.poll() is None:
             kills.strike(process.pid)
     _, stderr = process.communicate()
-    _wait_for_end(family)
     return process.returncode, stderr
 
 
-def _wait_for_end(pids: set[int], timeout_s: float = 60) -> None:
-    """What a killed driver leaves behind ends by itself; a second run may begin before, but the tests leave nothing."""
-    deadline = time.monotonic() + timeout_s
-    while left := [pid for pid in pids if _title(pid)]:
-        assert time.monotonic() < deadline, f"still there: {[_title(pid) for pid in left]}"
-        time.sleep(0.2)
+def _end(family: set[Process]) -> None:
+    """What a killed driver leaves behind ends by itself, Ray's agents after a minute or two; tests leave nothing."""
+    for pid, started in family:
+        if started and _started(pid) == started:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def _of_kind(driver: int, title: str) -> Iterator[int]:
@@ -124,6 +131,15 @@ def _parent(pid: int) -> int | None:
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
     except OSError:
         return None
+
+
+def _started(pid: int) -> str:
+    """Tells two processes of one number apart; "" for one that has ended."""
+    try:
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if state == "Z" else fields[18]
 
 
 def _title(pid: int) -> str:
