@@ -44,7 +44,23 @@ def open_table(uri: str) -> Iterator[pq.ParquetFile]:
         except StorageError:
             raise
         except (pa.ArrowException, OSError) as error:
-            raise StorageError(ErrorKind.UNREADABLE, f"{uri}: not a readable Parquet file ({error})") from error
+            raise _unreadable(uri, error) from error
+
+
+def decode_table(uri: str, encoded: bytes) -> pa.Table:
+    """A whole Parquet file that was read from `uri`.
+
+    Raises:
+        StorageError: UNREADABLE.
+    """
+    try:
+        return pq.ParquetFile(pa.BufferReader(encoded)).read(use_threads=False)
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(uri, error) from error
+
+
+def _unreadable(uri: str, error: Exception) -> StorageError:
+    return StorageError(ErrorKind.UNREADABLE, f"{uri}: not a readable Parquet file ({error})")
 
 
 def read_batches(table: pq.ParquetFile, row_group: int, columns: list[str], batch_rows: int) -> Iterator[Any]:
