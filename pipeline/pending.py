@@ -5,7 +5,7 @@ Holds booleans and numbers, never a pair as a Python object. Shapes: N images, R
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np

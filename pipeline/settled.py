@@ -63,7 +63,7 @@ def settle(commits: Iterable[Commit], recipe_digests: Mapping[str, str]) -> Sett
         if len(piece) == _COMMITS_PER_PIECE:  # thousands of tables of 64 rows take more than their rows do
             pieces.append(pa.concat_tables(piece).combine_chunks())
             piece = []
-    outcomes = pa.concat_tables([*pieces, *piece]).combine_chunks()
+    outcomes = pa.concat_tables([*pieces, *piece])
     numbers = np.repeat(np.arange(len(files)), num_outcomes)
     counting = _counting(outcomes)
     if len(counting) < outcomes.num_rows:
@@ -90,7 +90,7 @@ def _under(commit: Commit, recipe_digests: Mapping[str, str]) -> pa.Table:
 
 def _counting(outcomes: pa.Table) -> np.ndarray:
     """The rows that count, ascending."""
-    images = pc.dictionary_encode(outcomes["sample_id"].combine_chunks()).indices.to_numpy(zero_copy_only=False)
+    images = pc.dictionary_encode(outcomes["sample_id"]).combine_chunks().indices.to_numpy(zero_copy_only=False)
     recipes, names = codes_of(outcomes["recipe"])
     pairs = images.astype(np.int64) * max(1, len(names)) + recipes
     if len(np.unique(pairs)) == len(pairs):
