@@ -111,8 +111,8 @@ def _on_meta(config: ModelConfig) -> DeepseekVL2:
 
 
 class _WithoutInit(TorchFunctionMode):
-    """Leaves parameters as they are made. Drawing random weights for the meta device imports torch's compiler and sympy:
-    a second and 75 MB, on the driver of a run too."""
+    """Leaves parameters as they are made. Drawing random weights for the meta device imports torch's compiler and
+    sympy: a second and 75 MB, on the driver of a run too."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

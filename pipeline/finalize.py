@@ -1,8 +1,8 @@
 """Commits -> the dataset: Parquet parts sorted in the order of the source, and the accounts of every input.
 
-Works shard by shard, so that memory is bounded by the labels of one table in one manifest shard. Does not know how labels came
-about. The order of the rows depends on the source alone, never on scheduling. The many commits of a shard become one on
-the way (see `pipeline.whole_shards`), so that the next run has one file to read for each shard.
+Works shard by shard, so that memory is bounded by the labels of one table in one manifest shard. Does not know how
+labels came about. The order of the rows depends on the source alone, never on scheduling. The many commits of a shard
+become one on the way (see `pipeline.whole_shards`), so that the next run has one file to read for each shard.
 """
 
 from collections import Counter
@@ -177,5 +177,6 @@ def _check_num_rows(shard: str, settled: Settled, num_rows: np.ndarray) -> None:
         name = next(iter(settled.files[settled.commits[place]].values()), "")
         raise ReconciliationError(
             f"{shard}: commit {name} has {outcome['num_rows']} rows for image {outcome['sample_id']}, recipe "
-            f"{outcome['recipe']}, but its staged files have {num_rows[place]}: remove that commit and run the job again"
+            f"{outcome['recipe']}, but its staged files have {num_rows[place]}: remove that commit and run the job "
+            "again"
         )

@@ -34,7 +34,7 @@ def commit_half(folder_uri: str, source: str, output: str) -> Said:
 
 
 def plan(folder_uri: str, source: str, output: str) -> Said:
-    """What a run does on the driver before it labels; the first half of the shards must be read to find a pending one."""
+    """What a run does on the driver before it labels; half of the shards are read to find the first pending pair."""
     work = inspect(job_of(folder_uri, source, output)).resolve(run=2)
     last = Finalized.read(work.folder)
     shards = list(work.shards) if last is None else last.unsettled_shards(work.folder, work.shards, work.wanted)
