@@ -8,7 +8,8 @@ import functools
 import io
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 
 import boto3
@@ -41,6 +42,15 @@ _NO_CREDENTIALS = (
 _CLIENT_LOCK = threading.Lock()
 
 
+@dataclass(frozen=True, kw_only=True)
+class ListedPage:
+    """`folders` are keys that end in the delimiter; `next_token` is empty on the last page."""
+
+    objects: Sequence[ObjectInfo]
+    folders: Sequence[str]
+    next_token: str
+
+
 class S3Store(Store):
     """Objects of any bucket. `version` is the ETag without its quotes."""
 
@@ -54,6 +64,29 @@ class S3Store(Store):
                     if not entry["Key"].endswith("/"):
                         uri = f"s3://{bucket}/{entry['Key']}"
                         yield _info(uri, num_bytes=entry["Size"], etag=entry["ETag"])
+
+    def list_page(
+        self, bucket: str, *, prefix: str, start_after: str = "", token: str = "", delimiter: str = ""
+    ) -> "ListedPage":
+        """At most a thousand objects and, with a delimiter, folders; see `pipeline.s3_listing`.
+
+        Args:
+            start_after: a key; only later ones are listed.
+            token: of the page before, which had the same other arguments.
+        """
+        where = {"StartAfter": start_after, "ContinuationToken": token, "Delimiter": delimiter}
+        with _s3_errors(f"s3://{bucket}/{prefix}"):
+            page = _client().list_objects_v2(
+                Bucket=bucket, Prefix=prefix, **{name: value for name, value in where.items() if value}
+            )
+        return ListedPage(
+            objects=[
+                _info(f"s3://{bucket}/{entry['Key']}", num_bytes=entry["Size"], etag=entry["ETag"])
+                for entry in page.get("Contents", ())
+            ],
+            folders=[entry["Prefix"] for entry in page.get("CommonPrefixes", ())],
+            next_token=page.get("NextContinuationToken", "") if page["IsTruncated"] else "",
+        )
 
     def head(self, uri: str) -> ObjectInfo:
         bucket, key = split_s3(uri)

@@ -1,7 +1,7 @@
 """A step of a job's accounts -> what it does, by the pipeline's own code, and what there is to say about it.
 
 Each step is run in a process of its own (see `scale`). None of them starts a cluster: where a run would label, nothing
-is pending.
+is pending. What a step needs is imported in it, so that its memory is that of the command it stands for.
 """
 
 import os
@@ -10,9 +10,6 @@ from typing import Any
 
 from pipeline import local
 from pipeline.lease import hold_lease
-from pipeline.run import _has_pending, run_job
-from pipeline.status import status
-from pipeline.verify import verify
 from pipeline.whole_shards import Finalized
 from pipeline.work import inspect
 from tests.benchmarks.scale_data import commit_first, job_of, label_pending
@@ -35,6 +32,8 @@ def commit_half(folder_uri: str, source: str, output: str) -> Said:
 
 def plan(folder_uri: str, source: str, output: str) -> Said:
     """What a run does on the driver before it labels; half of the shards are read to find the first pending pair."""
+    from pipeline.run import _has_pending
+
     work = inspect(job_of(folder_uri, source, output)).resolve(run=2)
     last = Finalized.read(work.folder)
     shards = list(work.shards) if last is None else last.unsettled_shards(work.folder, work.shards, work.wanted)
@@ -49,6 +48,8 @@ def list_pending(folder_uri: str, source: str, output: str) -> Said:
 
 
 def tell_status(folder_uri: str, source: str, output: str) -> Said:
+    from pipeline.status import status
+
     found = status(job_of(folder_uri, source, output).output)
     return {"images": found.num_images, "pending pairs": found.num_pending}
 
@@ -61,11 +62,15 @@ def label(folder_uri: str, source: str, output: str) -> Said:
 
 def run(folder_uri: str, source: str, output: str) -> Said:
     """A run with nothing left to label: the first time it finalizes, the second time it has nothing to do."""
+    from pipeline.run import run_job
+
     times = run_job(job_of(folder_uri, source, output))["times"]
     return {name: seconds for name, seconds in times.items() if name.endswith("_s")}
 
 
 def verify_output(folder_uri: str, source: str, output: str) -> Said:
+    from pipeline.verify import verify
+
     found = verify(job_of(folder_uri, source, output).output)
     return {"images": found.num_images, "rows": sum(found.num_rows.values()), "problems": found.num_problems}
 
