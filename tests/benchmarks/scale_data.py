@@ -37,11 +37,11 @@ def job_of(folder_uri: str, source_name: str, output_name: str) -> JobSpec:
     )
 
 
-def put_table_of_uris(folder_uri: str, num_images: int) -> None:
+def put_table_of_uris(folder_uri: str, num_images: int, *, row_group_rows: int = 100_000) -> None:
     """A Parquet table that names its images, in row groups as `datasets` and Spark write them."""
     names = pa.array([f"s3://photos/{number // 1000:06d}/{number:010d}.jpg" for number in range(num_images)])
     buffer = io.BytesIO()
-    pq.write_table(pa.table({"image": names}), buffer, compression="zstd", row_group_size=100_000)
+    pq.write_table(pa.table({"image": names}), buffer, compression="zstd", row_group_size=row_group_rows)
     uri = join_uri(folder_uri, "images.parquet")
     open_store(uri).put(uri, buffer.getvalue())
 
@@ -71,8 +71,8 @@ def commit_first(work: Work, num_images: int) -> int:
     return num_blocks
 
 
-def label_pending(work: Work, *, num_images: int | None = None) -> int:
-    """Sends pending images through the sink, with labels; gives the number of blocks."""
+def label_pending(work: Work, *, rows_per_block: int = BLOCK_ROWS) -> int:
+    """Sends all pending images through the sink, with labels; gives the number of blocks."""
     config = SinkConfig(
         output_uri=work.folder.output_uri,
         checkpoint=work.checkpoint,
@@ -82,7 +82,7 @@ def label_pending(work: Work, *, num_images: int | None = None) -> int:
     )
     sink, num_blocks = LabelSink(config=config), 0
     rows = (row for shard in work.shards for rows in work.folder.pending(shard, work.wanted) for row in rows)
-    for block in _in_blocks(itertools.islice(rows, num_images)):
+    while block := list(itertools.islice(rows, rows_per_block)):
         sink(to_columns([labelled(row, work.recipes) for row in block]))
         num_blocks += 1
     return num_blocks
@@ -126,8 +126,3 @@ def _blocks(work: Work, num_images: int) -> Iterator[tuple[str, list[str]]]:
                 return
             yield shard, batch.column(0).to_pylist()[:left]
             left -= batch.num_rows
-
-
-def _in_blocks(rows: Iterator[ImageRow]) -> Iterator[list[ImageRow]]:
-    while block := list(itertools.islice(rows, BLOCK_ROWS)):
-        yield block
