@@ -1,8 +1,9 @@
 """Commits -> the dataset: Parquet parts sorted in the order of the source, and the accounts of every input.
 
-Works shard by shard, so that memory is bounded by the labels of one table in one manifest shard. Does not know how
-labels came about. The order of the rows depends on the source alone, never on scheduling. The many commits of a shard
-become one on the way (see `pipeline.whole_shards`), so that the next run has one file to read for each shard.
+Works shard by shard, and through the rows of a shard some at a time: memory grows neither with the images nor with
+their labels. Does not know how labels came about. The order of the rows depends on the source alone, never on
+scheduling. The many commits of a shard become one on the way (see `pipeline.whole_shards`), so that the next run has
+one file to read for each shard.
 """
 
 from collections import Counter
@@ -16,16 +17,11 @@ import pyarrow.compute as pc
 from pipeline.commits import OUTCOMES
 from pipeline.ledger import RunFolder
 from pipeline.manifest import sample_ids
-from pipeline.parquet_members import decode_table
 from pipeline.parts import PartWriter
-from pipeline.read_ahead import in_order
-from pipeline.settled import Settled, codes_of, settle
-from pipeline.storage import open_store
+from pipeline.settled import Settled, settle
+from pipeline.staged_rows import StagedRows
 from pipeline.whole_shards import WholeShard, WholeShardWriter
-from schemas.tables import ITEM, QUARANTINE_TABLE, staged_schema, table_schema
-
-BYTES_PER_PIECE = 64 * 1024 * 1024
-FILES_PER_PIECE = 256
+from schemas.tables import QUARANTINE_TABLE, staged_schema, table_schema
 
 
 class ReconciliationError(RuntimeError):
@@ -82,14 +78,16 @@ def finalize(
         images = sample_ids(folder.shard_uri(shard))
         _account(shard, images, settled, recipe_digests, accounts)
         num_rows = np.zeros(settled.outcomes.num_rows, dtype=np.int64)
-        for table, writer in writers.items():  # one after another: all of them at once would not fit into memory
-            rows, pairs = _shard_rows(folder, table, images, settled, carried_schema)
-            num_rows += np.bincount(pairs, minlength=len(num_rows))
-            accounts.num_rows[table] += rows.num_rows
-            if table == QUARANTINE_TABLE:
-                _count_quarantined(rows, accounts)
-            writer.add(rows.select(table_schema(table, carried_schema).names))
-            whole.add(table, rows.cast(staged_schema(table, carried_schema)))
+        for table, writer in writers.items():
+            staged = StagedRows(folder, table, images=images, settled=settled, carried_schema=carried_schema)
+            for rows, pairs in staged.in_order():
+                num_rows += np.bincount(pairs, minlength=len(num_rows))
+                accounts.num_rows[table] += rows.num_rows
+                if table == QUARANTINE_TABLE:
+                    _count_quarantined(rows, accounts)
+                writer.add(rows.select(table_schema(table, carried_schema).names))
+                whole.add(rows.cast(staged_schema(table, carried_schema)))
+            whole.finish_table(table)
         _check_num_rows(shard, settled, num_rows)
         accounts.whole_shards[shard] = whole.finish(settled, recipe_digests)
     for writer in writers.values():
@@ -120,54 +118,6 @@ def _count_quarantined(rows: pa.Table, accounts: Accounts) -> None:
     kinds = rows.group_by(["sample_id", "error_kind"]).aggregate([])["error_kind"]
     accounts.quarantined_by_kind.update({kind["values"]: kind["counts"] for kind in pc.value_counts(kinds).to_pylist()})
     accounts.num_quarantined_images += pc.count_distinct(rows["sample_id"]).as_py()
-
-
-def _shard_rows(
-    folder: RunFolder, table: str, images: pa.Array, settled: Settled, carried_schema: pa.Schema | None
-) -> tuple[pa.Table, np.ndarray]:
-    """All rows of one table in one shard, in the order of the source, then of the recipe's items; and of each row the
-    pair that it belongs to, by its place in `settled`."""
-    rows, commits = _staged_rows(folder, table, settled, _without_views(staged_schema(table, carried_schema)))
-    names, recipes = rows["sample_id"].combine_chunks(), rows["recipe"].combine_chunks()
-    pairs = settled.find_pairs(names, recipes)
-    counts = np.flatnonzero((pairs >= 0) & (np.append(settled.commits, -1)[pairs] == commits))
-    places = pc.index_in(names, value_set=images).to_numpy(zero_copy_only=False)[counts]
-    recipe_codes, _ = codes_of(recipes)
-    order = np.lexsort((rows[ITEM.name].to_numpy()[counts], recipe_codes[counts], places))
-    return _taken(rows, counts[order]), pairs[counts]
-
-
-def _staged_rows(folder: RunFolder, table: str, settled: Settled, schema: pa.Schema) -> tuple[pa.Table, np.ndarray]:
-    """What all commits of a shard name for a table, in their order; and of each row the commit that named it."""
-    commits = [number for number, files in enumerate(settled.files) if table in files]
-    uris = [folder.staged_uri(table, settled.files[number][table]) for number in commits]
-    pieces, piece = [schema.empty_table()], []
-    num_rows: list[int] = []
-    for uri, encoded in zip(uris, in_order(open_store(folder.uri).get, uris), strict=True):
-        piece.append(decode_table(uri, encoded).cast(schema))
-        num_rows.append(piece[-1].num_rows)
-        if len(piece) == FILES_PER_PIECE:  # thousands of tables of a few rows take more than their rows do
-            pieces.append(pa.concat_tables(piece).combine_chunks())
-            piece = []
-    return pa.concat_tables([*pieces, *piece]), np.repeat(np.array(commits, dtype=np.int64), num_rows)
-
-
-def _taken(rows: pa.Table, positions: np.ndarray) -> pa.Table:
-    """The rows at these positions. A piece at a time: Arrow takes from no column with over 2 GiB of strings."""
-    num_pieces = rows.nbytes // BYTES_PER_PIECE + 1
-    pieces = [rows.slice(0, 0)]
-    for wanted in np.array_split(positions, num_pieces):
-        mask = np.zeros(rows.num_rows, dtype=bool)
-        mask[wanted] = True
-        # Filtering keeps the order they had; the second step brings the few that are left into the wanted one.
-        pieces.append(rows.filter(pa.array(mask)).take(pa.array(np.searchsorted(np.sort(wanted), wanted))))
-    return pa.concat_tables(pieces)
-
-
-def _without_views(schema: pa.Schema) -> pa.Schema:
-    """Arrow cannot filter columns of views; they become views again in the part."""
-    plain = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
-    return pa.schema([field.with_type(plain.get(field.type, field.type)) for field in schema])
 
 
 def _check_num_rows(shard: str, settled: Settled, num_rows: np.ndarray) -> None:

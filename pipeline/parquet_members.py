@@ -38,29 +38,25 @@ def open_table(uri: str) -> Iterator[pq.ParquetFile]:
         StorageError: the file cannot be read; UNREADABLE, also from within the block, if it is not valid
         Parquet.
     """
-    with open_store(uri).open(uri) as file:
-        try:
-            yield pq.ParquetFile(file, buffer_size=_READ_BUFFER_BYTES, pre_buffer=False)
-        except StorageError:
-            raise
-        except (pa.ArrowException, OSError) as error:
-            raise _unreadable(uri, error) from error
+    with open_store(uri).open(uri) as file, _unreadable_as_storage_error(uri):
+        yield pq.ParquetFile(file, buffer_size=_READ_BUFFER_BYTES, pre_buffer=False)
 
 
-def decode_table(uri: str, encoded: bytes) -> pa.Table:
-    """A whole Parquet file that was read from `uri`.
+@contextlib.contextmanager
+def open_encoded(uri: str, encoded: bytes) -> Iterator[pq.ParquetFile]:
+    """As `open_table`, of a file that was read from `uri` already."""
+    with _unreadable_as_storage_error(uri):
+        yield pq.ParquetFile(pa.BufferReader(encoded))
 
-    Raises:
-        StorageError: UNREADABLE.
-    """
+
+@contextlib.contextmanager
+def _unreadable_as_storage_error(uri: str) -> Iterator[None]:
     try:
-        return pq.ParquetFile(pa.BufferReader(encoded)).read(use_threads=False)
+        yield
+    except StorageError:
+        raise
     except (pa.ArrowException, OSError) as error:
-        raise _unreadable(uri, error) from error
-
-
-def _unreadable(uri: str, error: Exception) -> StorageError:
-    return StorageError(ErrorKind.UNREADABLE, f"{uri}: not a readable Parquet file ({error})")
+        raise StorageError(ErrorKind.UNREADABLE, f"{uri}: not a readable Parquet file ({error})") from error
 
 
 def read_batches(table: pq.ParquetFile, row_group: int, columns: list[str], batch_rows: int) -> Iterator[Any]:

@@ -43,14 +43,23 @@ class WholeShardWriter:
         digest = hashlib.sha256("\n".join([shard, *sorted(names)]).encode()).hexdigest()[:32]
         self._name = names[0].removesuffix(".parquet") if self._is_whole else digest
         self._files: dict[str, str] = {}
+        self._buffer = io.BytesIO()
+        self._writer: pq.ParquetWriter | None = None
 
-    def add(self, table: str, rows: pa.Table) -> None:
-        """All rows of one table. They exist from `finish` on."""
+    def add(self, rows: pa.Table) -> None:
+        """Rows of the table at hand. They exist from `finish` on."""
         if rows.num_rows and not self._is_whole:
-            buffer = io.BytesIO()
-            pq.write_table(rows, buffer, compression="zstd")
-            open_store(self._folder.uri).put(self._folder.staged_uri(table, self._name), buffer.getvalue())
+            if self._writer is None:
+                self._writer = pq.ParquetWriter(self._buffer, rows.schema, compression="zstd")
+            self._writer.write_table(rows)
+
+    def finish_table(self, table: str) -> None:
+        """All its rows were added."""
+        if self._writer is not None:
+            self._writer.close()
+            open_store(self._folder.uri).put(self._folder.staged_uri(table, self._name), self._buffer.getvalue())
             self._files[table] = self._name
+            self._buffer, self._writer = io.BytesIO(), None
 
     def finish(self, settled: Settled, recipe_digests: Mapping[str, str]) -> WholeShard:
         """Removes the old commits, which `settled` was made from, and what they named."""
