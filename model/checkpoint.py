@@ -8,10 +8,12 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from model.checkpoint_files import local_folder
 from model.config import ModelConfig, load_model_config
@@ -73,8 +75,7 @@ def load(path: str | Path, *, device: str | torch.device = "cpu", dtype: torch.d
 
 def allocate(config: ModelConfig, *, device: str | torch.device, dtype: torch.dtype) -> DeepseekVL2:
     """The model with parameters on the device whose values are yet to be written; routers are float32."""
-    with torch.device("meta"):
-        model = DeepseekVL2(config)
+    model = _on_meta(config)
     for name, parameter in list(model.named_parameters()):
         kept = torch.float32 if _KEPT_IN_FLOAT32.search(name) else dtype
         _assign(model, name, torch.empty(parameter.shape, dtype=kept, device=device))
@@ -100,13 +101,29 @@ def checkpoint_tensors(model: DeepseekVL2) -> dict[str, Tensor]:
 def _parts_of(config: ModelConfig, where: object = "the model") -> dict[str, _Part]:
     """Every tensor that a checkpoint of this configuration must hold, by key; `where` names it in an error."""
     try:
-        with torch.device("meta"):
-            model = DeepseekVL2(config)
+        model = _on_meta(config)
     except (RuntimeError, TypeError, OverflowError) as error:  # three ways of torch to say: too large
         reason = str(error).splitlines()[0]
         raise ValueError(f"{where}: config.json describes a model that no machine can hold ({reason})") from None
     parts = [part for name, parameter in model.named_parameters() for part in _split(name, tuple(parameter.shape))]
     return {part.key: part for part in parts}
+
+
+def _on_meta(config: ModelConfig) -> DeepseekVL2:
+    with torch.device("meta"), _WithoutInit():
+        return DeepseekVL2(config)
+
+
+class _WithoutInit(TorchFunctionMode):
+    """Leaves parameters as they are made. Drawing random weights for the meta device imports torch's compiler and
+    sympy: a second and 75 MB, on the driver of a run too."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if getattr(func, "__module__", None) == nn.init.__name__:
+            return args[0] if args else (kwargs or {})["tensor"]
+        return func(*args, **(kwargs or {}))
 
 
 def _split(name: str, shape: tuple[int, ...]) -> Iterator[_Part]:

@@ -1,12 +1,12 @@
-"""How the rows of one block ended -> a commit record, and back; and which outcome counts where there are several.
+"""How the rows of one block ended -> a commit record, and back.
 
 Two encodings: JSON for the commit of a block, Parquet for the one commit that takes the place of all others of a
-manifest shard once it is finalized. Knows no storage.
+manifest shard once it is finalized. Knows no storage, nor which of several outcomes counts (see `pipeline.settled`).
 """
 
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,10 +16,7 @@ import pyarrow.parquet as pq
 LABELLED, QUARANTINED, SKIPPED = "labelled", "quarantined", "skipped"
 OUTCOMES = (LABELLED, QUARANTINED, SKIPPED)
 
-Pair = tuple[str, str]
-"""(sample_id, recipe)"""
-
-_SCHEMA = pa.schema(
+OUTCOME_SCHEMA = pa.schema(
     [
         pa.field("sample_id", pa.string()),
         pa.field("recipe", pa.string()),
@@ -33,10 +30,7 @@ _SCHEMA = pa.schema(
 
 
 class Outcome(NamedTuple):
-    """How one (image, recipe) ended: labelled with so many rows, quarantined, or skipped (nothing was asked of it).
-
-    A tuple, because planning a run makes one for each pair of a shard.
-    """
+    """How one (image, recipe) ended: labelled with so many rows, quarantined, or skipped (nothing was asked of it)."""
 
     sample_id: str
     recipe: str
@@ -49,21 +43,14 @@ class Outcome(NamedTuple):
     run: int = 0
     """The number of the run that tried it last."""
 
-    @property
-    def pair(self) -> Pair:
-        return self.sample_id, self.recipe
 
-    def counts_before(self, other: "Outcome") -> bool:
-        """Whether this outcome of a pair counts and the other does not.
+assert Outcome._fields == tuple(OUTCOME_SCHEMA.names)
 
-        Labels count before quarantine, the earliest labels (a later run made them again for nothing), and of several
-        failures the latest.
-        """
-        return self._rank > other._rank
 
-    @property
-    def _rank(self) -> tuple[int, int]:
-        return (0, self.run) if self.status == QUARANTINED else (1, -self.run)
+def outcome_table(outcomes: Iterable[Outcome]) -> pa.Table:
+    """As columns: a manifest shard has hundreds of thousands of them."""
+    columns = list(zip(*outcomes, strict=True)) or [()] * len(OUTCOME_SCHEMA)
+    return pa.table([pa.array(*of) for of in zip(columns, OUTCOME_SCHEMA.types, strict=True)], schema=OUTCOME_SCHEMA)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,57 +60,31 @@ class Commit:
     files: Mapping[str, str]
     recipe_digests: Mapping[str, str]
     """Of the recipes in `outcomes`."""
-    outcomes: tuple[Outcome, ...]
+    outcomes: pa.Table
+    """With `OUTCOME_SCHEMA`."""
 
     def to_json(self) -> bytes:
-        return json.dumps({**self._head(), "outcomes": self._columns()}).encode()
+        return json.dumps({**self._head(), "outcomes": self.outcomes.to_pydict()}).encode()
 
     def to_parquet(self) -> bytes:
-        schema = _SCHEMA.with_metadata({"labelmill.commit": json.dumps(self._head())})
+        outcomes = self.outcomes.replace_schema_metadata({"labelmill.commit": json.dumps(self._head())})
         buffer = io.BytesIO()
-        pq.write_table(pa.table(self._columns(), schema=schema), buffer, compression="zstd")
+        pq.write_table(outcomes, buffer, compression="zstd")
         return buffer.getvalue()
 
     @classmethod
     def from_json(cls, encoded: bytes) -> "Commit":
         record = json.loads(encoded)
-        return cls._of(record, [record["outcomes"][name] for name in Outcome._fields])
+        outcomes = pa.table([pa.array(record["outcomes"][of.name], of.type) for of in OUTCOME_SCHEMA], OUTCOME_SCHEMA)
+        return cls(files=record["files"], recipe_digests=record["recipe_digests"], outcomes=outcomes)
 
     @classmethod
     def from_parquet(cls, encoded: bytes) -> "Commit":
-        table = pq.read_table(pa.BufferReader(encoded))
-        head = json.loads(table.schema.metadata[b"labelmill.commit"])
-        return cls._of(head, [table[name].to_pylist() for name in Outcome._fields])
-
-    @classmethod
-    def _of(cls, head: Mapping[str, Any], columns: list[list[Any]]) -> "Commit":
-        outcomes = tuple(map(Outcome._make, zip(*columns, strict=True)))
-        return cls(files=head["files"], recipe_digests=head["recipe_digests"], outcomes=outcomes)
-
-    def _columns(self) -> dict[str, list[Any]]:
-        return {name: [outcome[place] for outcome in self.outcomes] for place, name in enumerate(Outcome._fields)}
+        outcomes = pq.ParquetFile(pa.BufferReader(encoded)).read(use_threads=False)
+        head = json.loads(outcomes.schema.metadata[b"labelmill.commit"])
+        return cls(
+            files=head["files"], recipe_digests=head["recipe_digests"], outcomes=outcomes.replace_schema_metadata()
+        )
 
     def _head(self) -> dict[str, Any]:
         return {"files": dict(self.files), "recipe_digests": dict(self.recipe_digests)}
-
-
-def settled(commits: Iterable[Commit], recipe_digests: Mapping[str, str]) -> dict[Pair, tuple[Outcome, str]]:
-    """Per (sample, recipe) the outcome that counts, and the name of the commit's staged files.
-
-    Args:
-        commits: in the order of their names, which decides between two that count alike (a block that Ray ran again).
-        recipe_digests: by recipe; what was committed under another digest does not count.
-    """
-    found: dict[Pair, tuple[Outcome, str]] = {}
-    for commit in commits:
-        name = next(iter(commit.files.values()), "")
-        for outcome in _under(commit, recipe_digests):
-            before = found.get(outcome[:2])
-            if before is None or outcome.counts_before(before[0]):
-                found[outcome[:2]] = outcome, name
-    return found
-
-
-def _under(commit: Commit, recipe_digests: Mapping[str, str]) -> Iterator[Outcome]:
-    wanted = {recipe for recipe, digest in commit.recipe_digests.items() if recipe_digests.get(recipe, None) == digest}
-    return (outcome for outcome in commit.outcomes if outcome.recipe in wanted)

@@ -11,40 +11,25 @@ Only what a commit names exists. Commits lie under their manifest shard, so that
 from that shard's commits alone, and no list of all ids is ever held.
 """
 
-import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.commits import QUARANTINED, Commit, Outcome, Pair, settled
-from pipeline.manifest import image_rows, read_shard
+import pyarrow as pa
+
+from pipeline.commits import Commit
+from pipeline.manifest import image_rows, read_shard, sample_ids
+from pipeline.pending import TRANSIENT_KINDS, PendingPairs, Wanted, pending_pairs
+from pipeline.read_ahead import in_order
+from pipeline.settled import settle
 from pipeline.storage import join_uri, open_store
-from schemas.errors import ErrorKind
 from schemas.rows import ImageRow
 from schemas.tables import ALL_TABLES
 
+__all__ = ["CARD_NAME", "TRANSIENT_KINDS", "RunFolder", "Wanted"]
+
 CARD_NAME = "README.md"
-TRANSIENT_KINDS = frozenset(str(kind) for kind in ErrorKind if not kind.permanent)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """What a run is to do: these recipes wherever no commit covers them, and once more what failed for these reasons.
-
-    recipe_digests: by recipe; a pair committed under another digest is pending. run: this run's number; what it has
-    quarantined itself is not taken again. retried_kinds: of quarantined pairs, `ErrorKind`s to try again.
-    """
-
-    recipe_digests: Mapping[str, str]
-    run: int = 1
-    retried_kinds: frozenset[str] = TRANSIENT_KINDS
-
-    def is_pending(self, outcome: Outcome | None) -> bool:
-        """Whether a pair whose settled outcome is this one (None: it has none) is to be labelled."""
-        if outcome is None:
-            return True
-        return outcome.status == QUARANTINED and outcome.run < self.run and outcome.error_kind in self.retried_kinds
 
 
 @dataclass(frozen=True)
@@ -112,28 +97,29 @@ class RunFolder:
 
     def commits(self, shard: str) -> Iterator[Commit]:
         """All commits of one shard, in the order of their names."""
-        return map(self.commit_at, self.commit_uris(shard))
+        return self.commits_at(self.commit_uris(shard))
 
-    def commit_at(self, uri: str) -> Commit:
-        encoded = open_store(uri).get(uri)
-        return Commit.from_parquet(encoded) if uri.endswith(".parquet") else Commit.from_json(encoded)
+    def commits_at(self, uris: Sequence[str]) -> Iterator[Commit]:
+        for uri, encoded in zip(uris, in_order(open_store(self.uri).get, uris), strict=True):
+            yield Commit.from_parquet(encoded) if uri.endswith(".parquet") else Commit.from_json(encoded)
 
     def pending(self, shard: str, wanted: Wanted, *, batch_rows: int = 1024) -> Iterator[list[ImageRow]]:
         """Rows of one shard with the recipes that are still wanted, in order; rows with none are left out."""
-        outcomes = settled(self.commits(shard), wanted.recipe_digests)
-        done = {pair for pair, (outcome, _) in outcomes.items() if not wanted.is_pending(outcome)}
-        tried = {pair: outcome for pair, (outcome, _) in outcomes.items() if pair not in done}
+        pairs, first = self._pending_pairs(shard, wanted), 0
         for batch in read_shard(self.shard_uri(shard), batch_rows=batch_rows):
-            recipes = [
-                tuple(recipe for recipe in wanted.recipe_digests if (sample, recipe) not in done)
-                for sample in batch.column("sample_id").to_pylist()
-            ]
-            places = [place for place, left in enumerate(recipes) if left]
-            if places:
-                rows = image_rows(batch.take(places), manifest_shard=shard, recipes=[recipes[i] for i in places])
-                yield [_with_attempts(row, tried) for row in rows] if tried else rows
+            of_batch = pairs.slice(first, batch.num_rows)
+            first += batch.num_rows
+            places = of_batch.images
+            if len(places):
+                rows = image_rows(
+                    batch.take(pa.array(places)), manifest_shard=shard, recipes=of_batch.recipes_of(places)
+                )
+                yield of_batch.with_attempts(rows, places)
 
+    def has_pending(self, shard: str, wanted: Wanted) -> bool:
+        """Whether `pending` gives anything; of the manifest it reads the ids alone."""
+        return len(self._pending_pairs(shard, wanted).images) > 0
 
-def _with_attempts(row: ImageRow, tried: Mapping[Pair, Outcome]) -> ImageRow:
-    attempts = [tried[row.sample_id, recipe].attempts for recipe in row.recipes if (row.sample_id, recipe) in tried]
-    return dataclasses.replace(row, num_earlier_attempts=max(attempts)) if attempts else row
+    def _pending_pairs(self, shard: str, wanted: Wanted) -> PendingPairs:
+        settled = settle(self.commits(shard), wanted.recipe_digests)
+        return pending_pairs(sample_ids(self.shard_uri(shard)), settled, wanted)

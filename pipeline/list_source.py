@@ -16,7 +16,7 @@ from pipeline.glob_pattern import GlobPattern, glob_pattern, has_wildcard
 from pipeline.parquet_source import ParquetTables
 from pipeline.patience import FIRST_CONTACT_S, Patience
 from pipeline.source import Source, SourceColumns, SourceRow
-from pipeline.storage import ObjectInfo, StorageError, Store, canonical_uri, open_store
+from pipeline.storage import ObjectInfo, StorageError, Store, canonical_uri, open_store, uri_scheme
 from schemas.errors import ErrorKind
 
 if TYPE_CHECKING:
@@ -104,11 +104,11 @@ class Listing:
         if self.single:
             yield self._with_kind(self.store.head(self.uri))
         elif self.pattern is None:
-            for info in self.store.list(self.folder_uri):
+            for info in _list(self.store, self.folder_uri):
                 if not self._is_left_out(info):
                     yield self._with_kind(info)
         else:
-            for info in self.store.list(self.folder_uri, starting_with=self.pattern.starting_with):
+            for info in _list(self.store, self.folder_uri, starting_with=self.pattern.starting_with):
                 if self.pattern.regex.match(self._name_below(info)) and not self._is_left_out(info):
                     yield self._with_kind(info)
 
@@ -174,6 +174,16 @@ def _listing(uri: str, format_: str, without: tuple[str, ...]) -> Listing:
             uri=uri, format=format_, store=store, folder_uri=pattern.folder_uri, without=without, pattern=pattern
         )
     return Listing(uri=uri, format=format_, store=store, folder_uri=uri, without=without)
+
+
+def _list(store: Store, folder_uri: str, *, starting_with: str = "") -> Iterator[ObjectInfo]:
+    if uri_scheme(folder_uri) != "s3":
+        return store.list(folder_uri, starting_with=starting_with)
+    from pipeline.s3 import S3Store  # not at the top: local jobs need not wait for boto3
+    from pipeline.s3_listing import list_ahead
+
+    assert isinstance(store, S3Store)
+    return list_ahead(store, folder_uri, starting_with=starting_with)
 
 
 def _is_folder(store: Store, uri: str) -> bool:

@@ -7,7 +7,7 @@ import hashlib
 import io
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -32,6 +32,8 @@ class Manifest:
     num_images: int
     num_ignored: int
     carried_schema: pa.Schema | None
+    sha256: Mapping[str, str]
+    """By shard, of the bytes that were written."""
 
 
 def sample_id(image_uri: str, version: str, member: str) -> str:
@@ -62,20 +64,21 @@ def write_manifest(
         StorageError: the source or the folder failed.
     """
     store = open_store(folder_uri)
-    shards: list[str] = []
+    sha256: dict[str, str] = {}
     num_images = 0
     rows = itertools.islice(source.rows(), limit)
     for first in rows:
-        name = f"shard-{first_shard + len(shards):05d}.parquet"
+        name = f"shard-{first_shard + len(sha256):05d}.parquet"
         encoded, num_rows = _next_shard(itertools.chain([first], rows), rows_per_shard)
         store.put(join_uri(folder_uri, name), encoded)
-        shards.append(name)
+        sha256[name] = hashlib.sha256(encoded).hexdigest()
         num_images += num_rows
     return Manifest(
-        shards=tuple(shards),
+        shards=tuple(sha256),
         num_images=num_images,
         num_ignored=source.num_ignored,
         carried_schema=source.carried_schema,
+        sha256=sha256,
     )
 
 
@@ -84,6 +87,12 @@ def read_shard(uri: str, *, batch_rows: int = 1024, columns: Sequence[str] | Non
     with open_table(uri) as table:
         wanted = None if columns is None else list(columns)
         yield from table.iter_batches(batch_rows, columns=wanted, use_threads=False)
+
+
+def sample_ids(uri: str) -> pa.Array:
+    """Of one shard, in order."""
+    batches = [batch.column(0) for batch in read_shard(uri, columns=["sample_id"], batch_rows=_ROW_GROUP_ROWS)]
+    return pa.chunked_array(batches, pa.string()).combine_chunks()
 
 
 def image_rows(batch: pa.RecordBatch, *, manifest_shard: str, recipes: Sequence[tuple[str, ...]]) -> list[ImageRow]:

@@ -39,13 +39,25 @@ def open_table(uri: str, *, patience: Patience | None = None) -> Iterator[pq.Par
         StorageError: the file cannot be read; UNREADABLE, also from within the block, if it is not valid
         Parquet.
     """
-    with open_store(uri, patience=patience).open(uri) as file:
-        try:
-            yield pq.ParquetFile(file, buffer_size=_READ_BUFFER_BYTES, pre_buffer=False)
-        except StorageError:
-            raise
-        except (pa.ArrowException, OSError) as error:
-            raise StorageError(ErrorKind.UNREADABLE, f"{uri}: not a readable Parquet file ({error})") from error
+    with open_store(uri, patience=patience).open(uri) as file, _unreadable_as_storage_error(uri):
+        yield pq.ParquetFile(file, buffer_size=_READ_BUFFER_BYTES, pre_buffer=False)
+
+
+@contextlib.contextmanager
+def open_encoded(uri: str, encoded: bytes) -> Iterator[pq.ParquetFile]:
+    """As `open_table`, of a file that was read from `uri` already."""
+    with _unreadable_as_storage_error(uri):
+        yield pq.ParquetFile(pa.BufferReader(encoded))
+
+
+@contextlib.contextmanager
+def _unreadable_as_storage_error(uri: str) -> Iterator[None]:
+    try:
+        yield
+    except StorageError:
+        raise
+    except (pa.ArrowException, OSError) as error:
+        raise StorageError(ErrorKind.UNREADABLE, f"{uri}: not a readable Parquet file ({error})") from error
 
 
 def read_batches(table: pq.ParquetFile, row_group: int, columns: list[str], batch_rows: int) -> Iterator[Any]:

@@ -111,9 +111,13 @@ def _run(work: Work, lease: Lease, clock: "_Clock", started_at: datetime, on_pro
     output_uri = work.folder.output_uri
     open_store(output_uri).put(join_uri(output_uri, CARD_NAME), dataset_card(summary).encode())
     work.folder.put_json(SUMMARY_FILE, summary)
-    Finalized(recipe_digests=work.recipe_digests, shards=accounts.whole_shards, parts=dataset_files(work.folder)).write(
-        work.folder
+    finalized = Finalized(
+        recipe_digests=work.recipe_digests,
+        shards=accounts.whole_shards,
+        parts=dataset_files(work.folder),
+        sha256=accounts.sha256,
     )
+    finalized.write(work.folder)
     return summary
 
 
@@ -144,7 +148,7 @@ def _label(work: Work, shards: Sequence[str], lease: Lease, counts: _Counts, on_
 
 def _has_pending(work: Work, shards: Sequence[str]) -> bool:
     """Whether there is anything to label; a second run of a finished job needs no cluster."""
-    return any(True for shard in shards for _ in work.folder.pending(shard, work.wanted))
+    return any(work.folder.has_pending(shard, work.wanted) for shard in shards)
 
 
 def _summary(work: Work, accounts: Accounts) -> dict[str, Any]:

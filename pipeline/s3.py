@@ -8,7 +8,8 @@ import contextlib
 import functools
 import io
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, BinaryIO, TypeVar, cast
 
 from botocore.exceptions import ClientError
@@ -27,6 +28,15 @@ _READ_AHEAD_BYTES = 1 << 20
 _PIECE_BYTES = 1 << 16
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListedPage:
+    """`folders` are keys that end in the delimiter; `next_token` is empty on the last page."""
+
+    objects: Sequence[ObjectInfo]
+    folders: Sequence[str]
+    next_token: str
 
 
 class S3Store(Store):
@@ -61,6 +71,27 @@ class S3Store(Store):
 
     def _list_page(self, uri: str, **where: str) -> Mapping[str, Any]:
         return self._ask(f"list {where}", uri, lambda: writer().list_objects_v2(**where))
+
+    def list_page(
+        self, bucket: str, *, prefix: str, start_after: str = "", token: str = "", delimiter: str = ""
+    ) -> "ListedPage":
+        """At most a thousand objects and, with a delimiter, folders; see `pipeline.s3_listing`.
+
+        Args:
+            start_after: a key; only later ones are listed.
+            token: of the page before, which had the same other arguments.
+        """
+        where = {"StartAfter": start_after, "ContinuationToken": token, "Delimiter": delimiter}
+        given = {name: value for name, value in where.items() if value}
+        page = self._list_page(f"s3://{bucket}/{prefix}", Bucket=bucket, Prefix=prefix, **given)
+        return ListedPage(
+            objects=[
+                _info(f"s3://{bucket}/{entry['Key']}", num_bytes=entry["Size"], etag=entry.get("ETag"))
+                for entry in page.get("Contents", ())
+            ],
+            folders=[entry["Prefix"] for entry in page.get("CommonPrefixes", ())],
+            next_token=page.get("NextContinuationToken", "") if page.get("IsTruncated") else "",
+        )
 
     def head(self, uri: str) -> ObjectInfo:
         return self._ask("head", uri, functools.partial(_head, uri))

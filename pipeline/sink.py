@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.commits import LABELLED, QUARANTINED, SKIPPED, Commit, Outcome
+from pipeline.commits import LABELLED, QUARANTINED, SKIPPED, Commit, Outcome, outcome_table
 from pipeline.ledger import RunFolder
 from pipeline.storage import open_store
 from schemas.errors import RowError
@@ -61,7 +61,7 @@ class LabelSink:
                 tables[label.table].append((self._label_record(row, label), row.carried))
             for recipe, error in self._failures(row):
                 tables[QUARANTINE_TABLE].append((_quarantine_record(row, recipe, error), row.carried))
-        outcomes = tuple(outcome for row in rows for outcome in self._outcomes(row))
+        outcomes = [outcome for row in rows for outcome in self._outcomes(row)]
         digests = {recipe: self._config.recipe_digests[recipe] for _, recipe, *_ in outcomes}
         name = _name_of(rows, digests)
         for table in ALL_TABLES:
@@ -70,7 +70,7 @@ class LabelSink:
         commit = Commit(
             files=dict.fromkeys(sorted(tables), name),
             recipe_digests=digests,
-            outcomes=outcomes,
+            outcomes=outcome_table(outcomes),
         )
         self._folder.put_commit(shard, name, commit)
 

@@ -5,21 +5,22 @@ run was started, whether that process still lives.
 """
 
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from pipeline.commits import OUTCOMES, QUARANTINED, settled
+import pyarrow.compute as pc
+
+from pipeline.commits import OUTCOMES, QUARANTINED
 from pipeline.lease import HELD, RENEW_S, LeaseRecord, ran_here, read_lease, runs_here
 from pipeline.ledger import RunFolder
 from pipeline.parquet_members import open_table
+from pipeline.settled import settle
 from pipeline.storage import canonical_uri
 from pipeline.work import RUN_FILE
 
 RUNNING, DEAD = "running", "dead"
 NOT_RENEWED_S = 4 * RENEW_S
-_NUM_THREADS = 8
 
 
 @dataclass(kw_only=True)
@@ -90,19 +91,15 @@ def _count(folder: RunFolder, run: dict[str, Any], found: Status) -> None:
     found.recipes = {recipe: dict.fromkeys((*OUTCOMES, "pending"), 0) for recipe in digests}
     kinds: Counter[str] = Counter()
 
-    def counted(shard: str) -> tuple[int, Counter[tuple[str, str]], Counter[str]]:
-        outcomes = [outcome for outcome, _ in settled(folder.commits(shard), digests).values()]
-        of_shard = Counter(outcome.error_kind for outcome in outcomes if outcome.status == QUARANTINED)
+    for shard in shards:
+        # One shard after another, because each takes memory; its commits are read many at a time.
+        outcomes = settle(folder.commits(shard), digests).outcomes
         with open_table(folder.shard_uri(shard)) as manifest:
-            num_images = manifest.metadata.num_rows
-        return num_images, Counter((outcome.recipe, outcome.status) for outcome in outcomes), of_shard
-
-    with ThreadPoolExecutor(_NUM_THREADS) as threads:
-        for num_images, ended, of_shard in threads.map(counted, shards):
-            found.num_images += num_images
-            kinds.update(of_shard)
-            for recipe, counts in found.recipes.items():
-                for outcome in OUTCOMES:
-                    counts[outcome] += ended[recipe, outcome]
-                counts["pending"] = found.num_images - sum(counts[outcome] for outcome in OUTCOMES)
+            found.num_images += manifest.metadata.num_rows
+        for ended in outcomes.group_by(["recipe", "status"]).aggregate([([], "count_all")]).to_pylist():
+            found.recipes[ended["recipe"]][ended["status"]] += ended["count_all"]
+        failed = outcomes.filter(pc.field("status") == QUARANTINED)["error_kind"]
+        kinds.update({kind["values"]: kind["counts"] for kind in pc.value_counts(failed).to_pylist()})
+    for counts in found.recipes.values():
+        counts["pending"] = found.num_images - sum(counts[outcome] for outcome in OUTCOMES)
     found.quarantined_by_kind = dict(kinds.most_common())

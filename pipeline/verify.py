@@ -1,28 +1,32 @@
 """A finished output -> whether every input is accounted for exactly once per recipe, and if not, what is wrong.
 
 Reads the manifest and the written tables only, never the commits they were made from: what a reader of the dataset
-sees is what is checked.
+sees is what is checked. Manifest and tables are in the same order and are walked side by side, shard by shard; of the
+whole only the ids of the images are held, see `pipeline.image_ids`.
 """
 
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.image_ids import ImageIds
 from pipeline.ledger import RunFolder
-from pipeline.manifest import read_shard
-from pipeline.parquet_members import open_table
+from pipeline.manifest import read_shard, sample_ids
 from pipeline.parts import PART_NAME
 from pipeline.recipes import BUILT_IN
 from pipeline.storage import canonical_uri, join_uri, open_store
+from pipeline.table_walk import ShardOfManifest, TableWalk
+from pipeline.unchanged import changed_files
+from pipeline.whole_shards import FINALIZED_FILE, Finalized
 from pipeline.work import RUN_FILE, job_of
 from schemas.job import GroundingSpec, JobSpec, QaSpec, RecipeSpec
 from schemas.tables import QUARANTINE_TABLE
 
 MAX_PROBLEMS_SHOWN = 20
-
-Pair = tuple[str, str]
-"""(sample_id, recipe)"""
 
 
 @dataclass(kw_only=True)
@@ -49,19 +53,29 @@ def verify(output: str) -> Verification:
     """
     folder, job = RunFolder(canonical_uri(output)), job_of(output)
     run = folder.get_json(RUN_FILE)
-    assert run is not None, "it is written before the job is"
+    if run is None:
+        raise ValueError(f"{output} holds no run of labelmill (no _run/{RUN_FILE}): give the output of a job")
     summary = folder.get_json("summary.json")
     if summary is None:
         raise ValueError(f"the run at {output} has not finished (no _run/summary.json): run its job again to finish it")
     found = Verification()
-    labels, quarantined = _count_rows(folder, job, found)
-    for sample_id, record in _manifest_rows(
-        folder, [shard for shards in run["shards_by_run"] for shard in shards], found
-    ):
-        for recipe in job.recipes:
-            _check_pair((sample_id, recipe.name), num_items(recipe, record), labels, quarantined, found)
-    for pair in [*labels, *quarantined]:
-        found.add_problem(f"image {pair[0]}, recipe {pair[1]}: in a table, but not in the manifest or not in the job")
+    shards = [shard for listed in run["shards_by_run"] for shard in listed]
+    tables = dict.fromkeys([*(BUILT_IN[recipe.name].table for recipe in job.recipes), QUARANTINE_TABLE])
+    part_uris = {table: _part_uris(folder, table, found) for table in tables}
+    _check_bytes(
+        folder, shards, run.get("shard_sha256", {}), [uri for uris in part_uris.values() for uri in uris], found
+    )
+    ids = ImageIds.of(sample_ids(folder.shard_uri(shard)) for shard in shards)
+    recipes = [recipe.name for recipe in job.recipes]
+    walks = {
+        table: TableWalk(table, uris, recipes=recipes, ids=ids, on_problem=found.add_problem)
+        for table, uris in part_uris.items()
+    }
+    for place, shard in enumerate(shards):
+        _check_shard(_shard(folder, shard, place, ids, job, found), walks, found)
+    for table, walk in walks.items():
+        walk.finish()
+        found.num_rows[table] = walk.num_rows
     if found.num_images != summary["num_images"]:
         found.add_problem(f"the manifest has {found.num_images} images, the summary {summary['num_images']}")
     for table, num_rows in summary["num_rows"].items():
@@ -70,26 +84,15 @@ def verify(output: str) -> Verification:
     return found
 
 
-def num_items(recipe: RecipeSpec, manifest_record: Mapping[str, Any]) -> int:
-    """How many labels a recipe owes one image; 0 where nothing is asked of it."""
-    if isinstance(recipe, QaSpec):
-        return len(recipe.questions or manifest_record["questions"])
-    if isinstance(recipe, GroundingSpec):
-        return len(recipe.queries or manifest_record["queries"])
-    return 1
-
-
-def _count_rows(folder: RunFolder, job: JobSpec, found: Verification) -> tuple[Counter[Pair], Counter[Pair]]:
-    """Rows per (image, recipe), in the label tables and in quarantine."""
-    labels: Counter[Pair] = Counter()
-    quarantined: Counter[Pair] = Counter()
-    tables = dict.fromkeys([*(BUILT_IN[recipe.name].table for recipe in job.recipes), QUARANTINE_TABLE])
-    for table in tables:
-        counts = quarantined if table == QUARANTINE_TABLE else labels
-        rows = Counter(_pairs(_part_uris(folder, table, found)))
-        counts.update(rows)
-        found.num_rows[table] = rows.total()
-    return labels, quarantined
+def num_items(recipe: RecipeSpec, manifest: pa.RecordBatch) -> np.ndarray:
+    """(images,) how many labels a recipe owes each image; 0 where nothing is asked of it."""
+    own = (
+        recipe.questions if isinstance(recipe, QaSpec) else recipe.queries if isinstance(recipe, GroundingSpec) else "1"
+    )
+    if own:
+        return np.full(manifest.num_rows, len(own))
+    asked = manifest.column("questions" if isinstance(recipe, QaSpec) else "queries")
+    return pc.list_value_length(asked).to_numpy(zero_copy_only=False)
 
 
 def _part_uris(folder: RunFolder, table: str, found: Verification) -> list[str]:
@@ -109,38 +112,69 @@ def _part_uris(folder: RunFolder, table: str, found: Verification) -> list[str]:
     return [join_uri(folder_uri, part.string) for part in parts]
 
 
-def _pairs(part_uris: list[str]) -> Iterator[Pair]:
-    for uri in part_uris:
-        with open_table(uri) as part:
-            for batch in part.iter_batches(columns=["sample_id", "recipe"]):
-                yield from zip(batch["sample_id"].to_pylist(), batch["recipe"].to_pylist(), strict=True)
-
-
-def _manifest_rows(
-    folder: RunFolder, shards: list[str], found: Verification
-) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    seen: set[str] = set()
-    for shard in shards:
-        for batch in read_shard(folder.shard_uri(shard)):
-            for record in batch.to_pylist():
-                sample_id = record["sample_id"]
-                if sample_id in seen:
-                    found.add_problem(f"image {sample_id} is in the manifest twice: {record['image_uri']}")
-                    continue
-                seen.add(sample_id)
-                found.num_images += 1
-                yield sample_id, record
-
-
-def _check_pair(
-    pair: Pair, num_expected: int, labels: Counter[Pair], quarantined: Counter[Pair], found: Verification
+def _check_bytes(
+    folder: RunFolder, shards: list[str], shard_sha256: Mapping[str, str], part_uris: list[str], found: Verification
 ) -> None:
-    """Takes the pair out of both counters: what is left in them in the end belongs to no input."""
-    num_labels, num_quarantined = labels.pop(pair, 0), quarantined.pop(pair, 0)
-    outcome = "quarantined" if num_quarantined else "labelled" if num_labels else "skipped"
-    found.outcomes.setdefault(pair[1], Counter())[outcome] += 1
-    if (num_labels, num_quarantined) not in ((num_expected, 0), (0, 1)):
-        found.add_problem(
-            f"image {pair[0]}, recipe {pair[1]}: {num_expected} labels expected, "
-            f"found {num_labels} and {num_quarantined} rows in quarantine"
-        )
+    """Whether parts and manifest shards have the bytes that were written; Parquet itself notices little."""
+    finalized = Finalized.read(folder)
+    if finalized is None:
+        found.add_problem(f"no _run/{FINALIZED_FILE}: the run ended before it wrote down its parts: run the job again")
+        return
+    prefix = f"{folder.output_uri}/"
+    written = {uri: finalized.sha256.get(uri.removeprefix(prefix)) for uri in part_uris}
+    written |= {folder.shard_uri(shard): shard_sha256.get(shard) for shard in shards}
+    for problem in changed_files(written, prefix):
+        found.add_problem(problem)
+
+
+def _shard(
+    folder: RunFolder, shard: str, place: int, ids: ImageIds, job: JobSpec, found: Verification
+) -> ShardOfManifest:
+    """One shard without the images that stand earlier in the manifest."""
+    names, expected = [], {recipe.name: [np.zeros(0, np.int64)] for recipe in job.recipes}
+    for batch in read_shard(folder.shard_uri(shard), columns=["sample_id", "image_uri", "questions", "queries"]):
+        repeated = ids.is_repeated(batch.column("sample_id"))
+        for row in np.flatnonzero(repeated).tolist():
+            found.add_problem(
+                f"image {batch.column('sample_id')[row]} is in the manifest twice: {batch.column('image_uri')[row]}"
+            )
+        batch = batch.filter(pa.array(~repeated)) if repeated.any() else batch
+        names.append(batch.column("sample_id"))
+        for recipe in job.recipes:
+            expected[recipe.name].append(num_items(recipe, batch))
+        found.num_images += batch.num_rows
+    return ShardOfManifest(
+        place=place,
+        sample_ids=pa.chunked_array(names, pa.string()).combine_chunks(),
+        num_expected_N={recipe: np.concatenate(of) for recipe, of in expected.items()},
+    )
+
+
+def _check_shard(shard: ShardOfManifest, walks: Mapping[str, TableWalk], found: Verification) -> None:
+    num_images = len(shard.sample_ids)
+    labels: defaultdict[str, np.ndarray] = defaultdict(lambda: np.zeros(num_images, np.int64))
+    quarantined: defaultdict[str, np.ndarray] = defaultdict(lambda: np.zeros(num_images, np.int64))
+    for table, walk in walks.items():
+        counts = quarantined if table == QUARANTINE_TABLE else labels
+        for recipe, num_rows_N in walk.take(shard).items():
+            counts[recipe] += num_rows_N
+    for recipe, expected_N in shard.num_expected_N.items():
+        labels_N, quarantined_N = labels[recipe], quarantined[recipe]
+        _count_outcomes(found.outcomes.setdefault(recipe, Counter()), labels_N, quarantined_N)
+        is_right_N = np.where(quarantined_N > 0, (quarantined_N == 1) & (labels_N == 0), labels_N == expected_N)
+        for image in np.flatnonzero(~is_right_N).tolist():
+            found.add_problem(
+                f"image {shard.sample_ids[image]}, recipe {recipe}: {expected_N[image]} labels expected, "
+                f"found {labels_N[image]} and {quarantined_N[image]} rows in quarantine"
+            )
+
+
+def _count_outcomes(outcomes: Counter[str], labels_N: np.ndarray, quarantined_N: np.ndarray) -> None:
+    is_quarantined_N, is_labelled_N = quarantined_N > 0, labels_N > 0
+    for outcome, num_images in (
+        ("quarantined", is_quarantined_N.sum()),
+        ("labelled", (is_labelled_N & ~is_quarantined_N).sum()),
+        ("skipped", (~is_labelled_N & ~is_quarantined_N).sum()),
+    ):
+        if num_images:
+            outcomes[outcome] += int(num_images)

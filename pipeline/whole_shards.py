@@ -12,10 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.commits import QUARANTINED, Commit, Outcome
+from pipeline.commits import QUARANTINED, Commit
 from pipeline.ledger import CARD_NAME, RunFolder, Wanted
+from pipeline.read_ahead import in_order
+from pipeline.settled import Settled
 from pipeline.storage import join_uri, open_store
 from schemas.tables import ALL_TABLES
 
@@ -30,34 +33,49 @@ class WholeShard:
     error_kinds: tuple[str, ...]
 
 
-def make_whole(
-    folder: RunFolder,
-    shard: str,
-    commits: Mapping[str, Commit],
-    *,
-    outcomes: Sequence[Outcome],
-    rows: Mapping[str, pa.Table],
-    recipe_digests: Mapping[str, str],
-) -> WholeShard:
-    """Replaces the shard's commits (by URI) by one with these outcomes and, by table, these rows."""
-    kinds = tuple(sorted({outcome.error_kind for outcome in outcomes if outcome.status == QUARANTINED}))
-    names = [uri.rpartition("/")[2] for uri in commits]
-    if len(names) == 1 and names[0].endswith(".parquet"):
-        return WholeShard(commit=names[0], error_kinds=kinds)
-    store = open_store(folder.uri)
-    name = hashlib.sha256("\n".join([shard, *sorted(names)]).encode()).hexdigest()[:32]
-    files = {table: name for table, of_table in rows.items() if of_table.num_rows}
-    for table in files:
-        buffer = io.BytesIO()
-        pq.write_table(rows[table], buffer, compression="zstd")
-        store.put(folder.staged_uri(table, name), buffer.getvalue())
-    folder.put_whole_commit(shard, name, Commit(files=files, recipe_digests=recipe_digests, outcomes=tuple(outcomes)))
-    for uri in commits:
-        store.delete(uri)
-    for commit in commits.values():
-        for table, old_name in commit.files.items():
-            store.delete(folder.staged_uri(table, old_name))
-    return WholeShard(commit=f"{name}.parquet", error_kinds=kinds)
+class WholeShardWriter:
+    """Puts one commit in the place of all commits of a shard; nothing is written where there is but one already."""
+
+    def __init__(self, folder: RunFolder, shard: str, commit_uris: Sequence[str]) -> None:
+        self._folder, self._shard, self._commit_uris = folder, shard, commit_uris
+        names = [uri.rpartition("/")[2] for uri in commit_uris]
+        self._is_whole = len(names) == 1 and names[0].endswith(".parquet")
+        digest = hashlib.sha256("\n".join([shard, *sorted(names)]).encode()).hexdigest()[:32]
+        self._name = names[0].removesuffix(".parquet") if self._is_whole else digest
+        self._files: dict[str, str] = {}
+        self._buffer = io.BytesIO()
+        self._writer: pq.ParquetWriter | None = None
+
+    def add(self, rows: pa.Table) -> None:
+        """Rows of the table at hand. They exist from `finish` on."""
+        if rows.num_rows and not self._is_whole:
+            if self._writer is None:
+                self._writer = pq.ParquetWriter(self._buffer, rows.schema, compression="zstd")
+            self._writer.write_table(rows)
+
+    def finish_table(self, table: str) -> None:
+        """All its rows were added."""
+        if self._writer is not None:
+            self._writer.close()
+            open_store(self._folder.uri).put(self._folder.staged_uri(table, self._name), self._buffer.getvalue())
+            self._files[table] = self._name
+            self._buffer, self._writer = io.BytesIO(), None
+
+    def finish(self, settled: Settled, recipe_digests: Mapping[str, str]) -> WholeShard:
+        """Removes the old commits, which `settled` was made from, and what they named."""
+        if not self._is_whole:
+            commit = Commit(files=self._files, recipe_digests=recipe_digests, outcomes=settled.outcomes)
+            self._folder.put_whole_commit(self._shard, self._name, commit)
+            self._delete(self._commit_uris)
+            self._delete(
+                [self._folder.staged_uri(table, name) for files in settled.files for table, name in files.items()]
+            )
+        kinds = pc.unique(settled.outcomes.filter(pc.field("status") == QUARANTINED)["error_kind"]).to_pylist()
+        return WholeShard(commit=f"{self._name}.parquet", error_kinds=tuple(sorted(kinds)))
+
+    def _delete(self, uris: Sequence[str]) -> None:
+        for _ in in_order(open_store(self._folder.uri).delete, uris):
+            pass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +86,8 @@ class Finalized:
     shards: Mapping[str, WholeShard]
     parts: Mapping[str, int]
     """Of the dataset, see `dataset_files`."""
+    sha256: Mapping[str, str]
+    """Of the parts of the tables, by their names below the output."""
 
     def write(self, folder: RunFolder) -> None:
         folder.put_json(FINALIZED_FILE, asdict(self))
@@ -81,7 +101,12 @@ class Finalized:
             shard: WholeShard(commit=whole["commit"], error_kinds=tuple(whole["error_kinds"]))
             for shard, whole in record["shards"].items()
         }
-        return cls(recipe_digests=record["recipe_digests"], shards=shards, parts=record["parts"])
+        return cls(
+            recipe_digests=record["recipe_digests"],
+            shards=shards,
+            parts=record["parts"],
+            sha256=record.get("sha256", {}),  # outputs of earlier versions have none
+        )
 
     def unsettled_shards(self, folder: RunFolder, shards: Sequence[str], wanted: Wanted) -> list[str]:
         """Of these shards, those that may have pending pairs: all but the ones whose only commit is known to be whole,

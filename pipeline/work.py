@@ -13,7 +13,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from model import checkpoint as checkpoints
 from model.checkpoint_files import digest as checkpoint_digest
 from model.checkpoint_files import local_folder
 from model.prompt import Processor
@@ -138,6 +137,8 @@ def inspect(job: JobSpec) -> InspectedJob:
     earlier = folder.get_json(RUN_FILE)
     if earlier is None:
         _refuse_foreign_files(output_uri)
+    from model import checkpoint as checkpoints  # not at the top: who only reads an output need not wait for torch
+
     checkpoint_folder = local_folder(job.checkpoint)  # once: on S3 each call lists the prefix
     checkpoints.check(checkpoint_folder)
     processor = Processor.from_checkpoint(checkpoint_folder)
@@ -270,4 +271,5 @@ def _extend_manifest(
         "shards_by_run": [*by_run, list(added.shards)] if added.shards else by_run,
         "num_images": num_images + added.num_images,
         "num_ignored_files": added.num_ignored,
+        "shard_sha256": {**(earlier.get("shard_sha256", {}) if earlier else {}), **added.sha256},
     }

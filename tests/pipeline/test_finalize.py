@@ -4,8 +4,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import finalize as finalize_module
-from pipeline import parts
+from pipeline import parts, staged_rows
 from pipeline.finalize import ReconciliationError
 from pipeline.recipes import make_recipes
 from pipeline.storage import StorageError, join_uri, open_store
@@ -209,7 +208,7 @@ def test_parts_roll_over_by_their_bytes_too(tmp_path, monkeypatch):
     work = work_of(source, tmp_path / "out", ["ocr"])
     commit_all(work)
     monkeypatch.setattr(parts, "BYTES_PER_PART", 120_000)
-    monkeypatch.setattr(finalize_module, "BYTES_PER_PIECE", 60_000)
+    monkeypatch.setattr(staged_rows, "BYTES_PER_PIECE", 60_000)
     finalized(work)
     assert len(parts_of(tmp_path / "out", "ocr")) == 3
     assert table_at(tmp_path / "out", "ocr")["note"].to_pylist() == notes
@@ -225,14 +224,26 @@ def test_row_larger_than_a_part_is_a_part_of_its_own(tmp_path, monkeypatch):
     assert table_at(tmp_path / "out", "ocr")["note"].to_pylist() == notes
 
 
-def test_order_does_not_depend_on_the_pieces_it_is_made_in(source, tmp_path, monkeypatch):
+@pytest.mark.parametrize("limits", [{"BYTES_PER_PIECE": 300}, {"ROWS_PER_PIECE": 2}, {"FILES_PER_PIECE": 1}])
+@pytest.mark.parametrize("blocks", ["abcdef", "ab cd ef", "cd ab ef", "fa be dc", "f e d c b a", "ab bc cd de ef fa"])
+def test_order_does_not_depend_on_the_blocks_nor_on_the_pieces_it_is_made_in(
+    source, tmp_path, monkeypatch, blocks, limits
+):
     work = work_of(source, tmp_path / "out")
-    commit(work, *(labelled(work, row) for row in reversed(pending(work))))
+    rows = dict(zip("abcdef", pending(work), strict=True))
+    for block in blocks.split():
+        commit(work, *(labelled(work, rows[letter], says=f"{letter} in {block}") for letter in block))
+    for name, limit in limits.items():
+        monkeypatch.setattr(staged_rows, name, limit)
     finalized(work)
-    at_once = table_at(tmp_path / "out", "qa")
-    monkeypatch.setattr(finalize_module, "BYTES_PER_PIECE", 300)
-    finalized(work)
-    assert table_at(tmp_path / "out", "qa").equals(at_once)
+    written = table_at(tmp_path / "out", "qa").select(["image_uri", "question", "answer"]).to_pylist()
+    assert [(answer["image_uri"][-5], answer["question"]) for answer in written] == [
+        (letter, question) for letter in "abcdef" for question in QUESTIONS["questions"]
+    ]
+    of_one_attempt = {(answer["image_uri"], answer["answer"]) for answer in written}
+    assert len(of_one_attempt) == 6
+    finalized(work)  # from the one commit that there is now
+    assert table_at(tmp_path / "out", "qa").select(["image_uri", "question", "answer"]).to_pylist() == written
 
 
 def test_tables_without_rows_are_written_with_their_columns(source, output):

@@ -1,8 +1,9 @@
 import pytest
 
-from pipeline.commits import LABELLED, QUARANTINED, SKIPPED, Commit, Outcome, settled
+from pipeline.commits import LABELLED, QUARANTINED, SKIPPED, Commit, Outcome, outcome_table
 from pipeline.ledger import RunFolder, Wanted
 from pipeline.manifest import write_manifest
+from pipeline.settled import settle
 from pipeline.storage import join_uri, open_store
 from schemas.errors import ErrorKind
 from tests.pipeline.outputs import files_below, put_images
@@ -32,7 +33,7 @@ def outcome(sample_id, recipe, *, status=LABELLED, num_rows=1, **how):
 
 
 def commit(folder, name, *outcomes, shard=SHARD, digests=DIGESTS):
-    folder.put_commit(shard, name, Commit(files={}, recipe_digests=digests, outcomes=outcomes))
+    folder.put_commit(shard, name, Commit(files={}, recipe_digests=digests, outcomes=outcome_table(outcomes)))
 
 
 def failed(sample_id, kind, **how):
@@ -100,8 +101,10 @@ def test_commits_of_another_shard_are_not_read(folder):
 
 
 def test_commits_come_back_as_they_were_in_the_order_of_their_names(folder):
-    first = Commit(files={"ocr": "n1"}, recipe_digests=DIGESTS, outcomes=(outcome("a", "ocr", num_rows=3, run=7),))
-    second = Commit(files={"ocr": "n2", "quarantine": "n2"}, recipe_digests={}, outcomes=())
+    first = Commit(
+        files={"ocr": "n1"}, recipe_digests=DIGESTS, outcomes=outcome_table([outcome("a", "ocr", num_rows=3, run=7)])
+    )
+    second = Commit(files={"ocr": "n2", "quarantine": "n2"}, recipe_digests={}, outcomes=outcome_table([]))
     folder.put_commit(SHARD, "n2", second)
     folder.put_commit(SHARD, "n1", first)
     assert list(folder.commits(SHARD)) == [first, second]
@@ -110,16 +113,16 @@ def test_commits_come_back_as_they_were_in_the_order_of_their_names(folder):
 def test_commit_of_the_same_name_replaces_the_earlier_one(folder):
     commit(folder, "one", outcome("a", "ocr"))
     commit(folder, "one", outcome("b", "ocr"))
-    assert [entry.outcomes[0].sample_id for entry in folder.commits(SHARD)] == ["b"]
+    assert [entry.outcomes["sample_id"].to_pylist() for entry in folder.commits(SHARD)] == [["b"]]
 
 
 def test_commit_of_a_whole_shard_says_what_those_of_its_blocks_said(folder):
-    outcomes = (outcome("a", "ocr", num_rows=3, run=7), failed("b", ErrorKind.MISSING, attempts=2))
+    outcomes = outcome_table([outcome("a", "ocr", num_rows=3, run=7), failed("b", ErrorKind.MISSING, attempts=2)])
     whole = Commit(files={"ocr": "n"}, recipe_digests=DIGESTS, outcomes=outcomes)
     folder.put_whole_commit(SHARD, "n", whole)
     assert list(folder.commits(SHARD)) == [whole]
-    folder.put_whole_commit(OTHER_SHARD, "n", Commit(files={}, recipe_digests=DIGESTS, outcomes=()))
-    assert [commit.outcomes for commit in folder.commits(OTHER_SHARD)] == [()]
+    folder.put_whole_commit(OTHER_SHARD, "n", Commit(files={}, recipe_digests=DIGESTS, outcomes=outcome_table([])))
+    assert [commit.outcomes.num_rows for commit in folder.commits(OTHER_SHARD)] == [0]
 
 
 def test_file_among_the_commits_that_is_none_is_passed_over(folder):
@@ -163,10 +166,10 @@ def test_row_that_is_tried_again_knows_how_often_it_was(folder):
     ],
 )
 def test_of_two_outcomes_labels_count_before_failures_then_early_labels_and_late_failures(first, second, counts):
-    commits = [Commit(files={}, recipe_digests=DIGESTS, outcomes=(one,)) for one in (first, second)]
+    commits = [Commit(files={}, recipe_digests=DIGESTS, outcomes=outcome_table([one])) for one in (first, second)]
     for order in (commits, commits[::-1]):
-        ((found, _),) = settled(order, DIGESTS).values()
-        assert (found.status, found.run) == counts
+        (found,) = settle(order, DIGESTS).outcomes.to_pylist()
+        assert (found["status"], found["run"]) == counts
 
 
 def test_json_file_is_none_until_it_is_written(folder):

@@ -43,7 +43,8 @@ def commits(work, shard=0):
 
 
 def statuses(work):
-    return {(outcome.recipe, outcome.status, outcome.num_rows) for entry in commits(work) for outcome in entry.outcomes}
+    outcomes = [outcome for entry in commits(work) for outcome in entry.outcomes.to_pylist()]
+    return {(outcome["recipe"], outcome["status"], outcome["num_rows"]) for outcome in outcomes}
 
 
 def staged(work, table):

@@ -1,3 +1,5 @@
+import hashlib
+import json
 import shutil
 
 import pyarrow as pa
@@ -8,6 +10,7 @@ from pipeline import parts
 from pipeline.run import run_job
 from pipeline.storage import StorageError
 from pipeline.verify import MAX_PROBLEMS_SHOWN, verify
+from pipeline.whole_shards import FINALIZED_FILE
 from tests.pipeline.outputs import MISSING, commit, job_of, labelled, pending, resolve
 from tests.pipeline.tables import put_table
 
@@ -48,6 +51,15 @@ def sample_id(output, table="ocr", row=0):
     return pq.read_table(part(output, table))["sample_id"][row].as_py()
 
 
+def rewrite(output, rows, table, index=0):
+    """As a run that was wrong would have written the part: with its hash."""
+    path = part(output, table, index)
+    pq.write_table(rows, path)
+    record = json.loads((output / "_run" / FINALIZED_FILE).read_text())
+    record["sha256"][f"{table}/{path.name}"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    (output / "_run" / FINALIZED_FILE).write_text(json.dumps(record))
+
+
 def problems(output) -> list[str]:
     found = verify(str(output))
     assert found.num_problems == len(found.problems)
@@ -75,20 +87,24 @@ def test_output_may_be_named_relative_to_where_one_is(output, monkeypatch):
 
 def test_row_that_is_gone_is_named(output):
     victim = sample_id(output)
-    pq.write_table(pq.read_table(part(output, "ocr")).slice(1), part(output, "ocr"))
+    rewrite(output, pq.read_table(part(output, "ocr")).slice(1), "ocr")
     assert problems(output) == [
         f"image {victim}, recipe ocr: 1 labels expected, found 0 and 0 rows in quarantine",
         "table ocr has 2 rows, the summary 3",
     ]
 
 
-@pytest.mark.parametrize("table", ["qa", "grounding", "captions"])
-def test_row_that_is_there_twice_is_named(output, table):
+@pytest.mark.parametrize(("table", "is_out_of_order"), [("qa", True), ("grounding", False), ("captions", True)])
+def test_row_that_is_there_twice_is_named(output, table, is_out_of_order):
+    """Behind the row of another image it is not where it belongs, either."""
     rows = pq.read_table(part(output, table))
-    pq.write_table(pa.concat_tables([rows, rows.slice(0, 1)]), part(output, table))
-    first, *rest = problems(output)
-    assert first.startswith(f"image {sample_id(output, table)}, recipe ")
-    assert rest == [f"table {table} has {verify(str(output)).num_rows[table]} rows, the summary {rows_of(table)}"]
+    rewrite(output, pa.concat_tables([rows, rows.slice(0, 1)]), table)
+    found = problems(output)
+    order = [text for text in found if f"its row in table {table} is not where the order of the manifest" in text]
+    assert len(order) == is_out_of_order
+    count, of_table = (text for text in found if text not in order)
+    assert count.startswith(f"image {sample_id(output, table)}, recipe ")
+    assert of_table == f"table {table} has {rows_of(table) + 1} rows, the summary {rows_of(table)}"
 
 
 def rows_of(table):
@@ -99,7 +115,7 @@ def test_image_that_is_both_labelled_and_in_quarantine_is_named(output):
     rows = pq.read_table(part(output, "quarantine"))
     column = rows.column_names.index("sample_id")
     labelled_too = rows.set_column(column, "sample_id", pa.array([sample_id(output)] * rows.num_rows))
-    pq.write_table(labelled_too, part(output, "quarantine"))
+    rewrite(output, labelled_too, "quarantine")
     assert any("1 labels expected, found 1 and 1 rows in quarantine" in problem for problem in problems(output))
 
 
@@ -130,23 +146,73 @@ def test_file_that_does_not_belong_is_named(output):
 def test_row_of_an_image_that_is_no_input_is_named(output):
     rows = pq.read_table(part(output, "ocr"))
     stranger = rows.slice(0, 1).set_column(0, "sample_id", pa.array(["f" * 32]))
-    pq.write_table(pa.concat_tables([rows, stranger]), part(output, "ocr"))
+    rewrite(output, pa.concat_tables([rows, stranger]), "ocr")
     assert f"image {'f' * 32}, recipe ocr: in a table, but not in the manifest or not in the job" in problems(output)
 
 
 def test_row_of_a_recipe_that_is_not_in_the_job_is_named(output):
     rows = pq.read_table(part(output, "ocr"))
     recipe = pa.array(["ocr2"] + ["ocr"] * (rows.num_rows - 1))
-    pq.write_table(rows.set_column(rows.column_names.index("recipe"), "recipe", recipe), part(output, "ocr"))
+    rewrite(output, rows.set_column(rows.column_names.index("recipe"), "recipe", recipe), "ocr")
     assert any(
         "recipe ocr2: in a table, but not in the manifest or not in the job" in text for text in problems(output)
     )
 
 
+def test_rows_in_another_order_than_the_manifest_are_named(output):
+    rows = pq.read_table(part(output, "ocr"))
+    rewrite(output, pa.concat_tables([rows.slice(1), rows.slice(0, 1)]), "ocr")
+    first = rows["sample_id"][0].as_py()
+    assert problems(output) == [
+        f"image {first}, recipe ocr: its row in table ocr is not where the order of the manifest has it"
+    ]
+
+
+def test_bit_that_flipped_in_a_part_is_named_although_parquet_does_not_notice(output):
+    path = part(output, "ocr")
+    encoded = bytearray(path.read_bytes())
+    statistics = encoded.rindex(b"Read all the text")  # in the footer: the largest prompt of the column
+    encoded[statistics] ^= 1
+    path.write_bytes(encoded)
+    assert pq.read_table(path).num_rows == 2
+    (problem,) = problems(output)
+    assert problem.startswith(f"ocr/{path.name}: its bytes are not those that were written (SHA-256 ")
+
+
+def test_manifest_shard_whose_bytes_differ_is_named(output):
+    path = output / "_run" / "manifest" / "shard-00000.parquet"
+    pq.write_table(pq.read_table(path), path, compression="none")
+    (problem,) = problems(output)
+    assert problem.startswith("_run/manifest/shard-00000.parquet: its bytes are not those that were written")
+
+
+def test_part_without_a_written_hash_is_named(output):
+    record = json.loads((output / "_run" / FINALIZED_FILE).read_text())
+    del record["sha256"]["ocr/part-00001-of-00002.parquet"]
+    (output / "_run" / FINALIZED_FILE).write_text(json.dumps(record))
+    assert [problem.split(":")[0] for problem in problems(output)] == ["ocr/part-00001-of-00002.parquet"]
+
+
+def test_run_that_ended_before_it_wrote_down_its_parts_is_named(output):
+    (output / "_run" / FINALIZED_FILE).unlink()
+    (problem,) = problems(output)
+    assert problem.startswith("no _run/finalized.json")
+
+
+def test_image_that_is_in_the_manifest_twice_is_named_once(output):
+    path = output / "_run" / "manifest" / "shard-00000.parquet"
+    rows = pq.read_table(path)
+    pq.write_table(pa.concat_tables([rows, rows.slice(2, 1)]), path)
+    found = verify(str(output))
+    assert found.num_images == 4
+    _changed_bytes, twice = found.problems
+    assert twice.startswith(f"image {rows['sample_id'][2].as_py()} is in the manifest twice: ")
+
+
 def test_many_problems_are_counted_and_a_few_are_shown(output):
     rows = pq.read_table(part(output, "ocr"))
     strangers = [rows.slice(0, 1).set_column(0, "sample_id", pa.array([f"{n:032}"])) for n in range(30)]
-    pq.write_table(pa.concat_tables([rows, *strangers]), part(output, "ocr"))
+    rewrite(output, pa.concat_tables([rows, *strangers]), "ocr")
     found = verify(str(output))
     assert (found.num_problems, len(found.problems)) == (31, MAX_PROBLEMS_SHOWN)
 
