@@ -53,6 +53,9 @@ def cluster() -> Iterator[ClusterSize]:
     try:
         with _stderr_to(folder / "ray-driver.log"):
             yield _start(folder)
+    except RunFailedError as error:
+        keep_folder = str(folder) in str(error)
+        raise
     except RayError as error:
         keep_folder = True
         raise RunFailedError(f"{_root_cause(error)} (Ray's logs: {folder})") from error
@@ -90,6 +93,19 @@ def _start(folder: Path) -> ClusterSize:
     if address:
         _join(address)
     else:
+        _start_local(folder)
+    if threading.current_thread() is threading.main_thread():
+        # Ray has put a handler in place that prints a C++ stack and aborts; the one before unwinds.
+        signal.signal(signal.SIGTERM, on_sigterm)
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    _keep_quiet()
+    resources = ray.cluster_resources()
+    return ClusterSize(num_cpus=resources.get("CPU", 1.0), num_gpus=resources.get("GPU", 0.0))
+
+
+def _start_local(folder: Path) -> None:
+    try:
         ray.init(
             address="local",
             num_cpus=max(2, os.cpu_count() or 2),  # also on a machine with one core: see `Placement`
@@ -99,14 +115,10 @@ def _start(folder: Path) -> ClusterSize:
             log_to_driver=False,
             configure_logging=False,
         )
-    if threading.current_thread() is threading.main_thread():
-        # Ray has put a handler in place that prints a C++ stack and aborts; the one before unwinds.
-        signal.signal(signal.SIGTERM, on_sigterm)
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
-    _keep_quiet()
-    resources = ray.cluster_resources()
-    return ClusterSize(num_cpus=resources.get("CPU", 1.0), num_gpus=resources.get("GPU", 0.0))
+    except Exception as error:  # Ray raises a plain one where a process of its own did not come up
+        raise RunFailedError(
+            f"Ray did not start on this machine ({' '.join(str(error).split())}): look into {folder}, and run again"
+        ) from error
 
 
 def _join(address: str) -> None:
