@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-gpu test-kernels check bench nano lock clean
+.PHONY: help setup demo test faults soak test-gpu test-kernels check bench nano lock clean
 
 help: ## Show what each target does
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -26,6 +26,12 @@ demo: setup ## Label a few dozen images end to end on this machine, into labelmi
 
 test: setup ## Run the tests (under 10 minutes on 2 cores)
 	@$(BIN)/python -m pytest
+
+faults: setup ## Kill processes and nodes, and let the store fail, in runs that must lose nothing (some minutes)
+	@$(BIN)/python -m pytest -m faults tests/faults
+
+soak: setup ## Kill processes at random for 15 minutes; the dataset must be that of an undisturbed run
+	@$(BIN)/python -m pytest -m soak -s tests/faults
 
 test-gpu: setup ## Run the tests that need a GPU
 	@$(BIN)/python -m pytest -m gpu

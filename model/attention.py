@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from model.config import LanguageConfig
 from model.kernels import paged_latent_decode
 from model.kv_cache import PAGE_TOKENS, LayerCache
-from model.partial_attention import PartialAttention, float_products
+from model.partial_attention import PartialAttention, attend_block, float_products
 from model.rope import Rotation, mla_softmax_scale
 from model.step_layout import DecodeRows, PrefillSpan, StepLayout
 
@@ -61,7 +61,7 @@ class Attention(nn.Module, ABC):
         if layout.decode is not None:
             assert cache is not None
             outputs.append(self.decode(queries[layout.num_prefill_tokens :], layout.decode, cache))
-        return self.o_proj(torch.cat(outputs))
+        return self.o_proj(outputs[0] if len(outputs) == 1 else torch.cat(outputs))
 
     def _attend_span(self, queries: Tensor, rows_TW: Tensor, span: PrefillSpan, cache: LayerCache | None) -> Tensor:
         """[T, H * v width]: the span's own tokens causally, and all cached ones before them, a block at a time."""
@@ -79,6 +79,10 @@ class Attention(nn.Module, ABC):
     @abstractmethod
     def span_attention(self, queries_THQ: Tensor, num_context: int) -> "SpanAttention":
         """How these queries attend to rows of a context of that length."""
+
+    @abstractmethod
+    def reads_pages(self, cache: LayerCache) -> bool:
+        """Whether decoding reads contexts where they lie; else it copies them out, as wide as the widest of them."""
 
     @abstractmethod
     def decode(self, queries_BHQ: Tensor, rows: DecodeRows, cache: LayerCache) -> Tensor:
@@ -130,9 +134,12 @@ class MultiHeadAttention(Attention):
 
         def attend(rows_SW: Tensor, causal: bool) -> PartialAttention:
             k, v = rows_SW.unflatten(-1, (2, self.num_kv_heads, self.head_dim)).permute(1, 2, 0, 3)
-            return PartialAttention.of_block(q_HTQ, k, v, scale=self.head_dim**-0.5, causal=causal)
+            return attend_block(q_HTQ, k, v, scale=self.head_dim**-0.5, causal=causal)
 
         return SpanAttention(attend, _join_heads)
+
+    def reads_pages(self, cache: LayerCache) -> bool:
+        return False
 
     def decode(self, queries_BHQ: Tensor, rows: DecodeRows, cache: LayerCache) -> Tensor:
         outputs = []
@@ -200,16 +207,19 @@ class MultiHeadLatentAttention(Attention):
 
         def attend_expanded(rows_SW: Tensor, causal: bool) -> PartialAttention:
             k_HSQ, v_HSV = self._expand(rows_SW)
-            return PartialAttention.of_block(q_HTQ, k_HSQ, v_HSV, scale=self.scale, causal=causal)
+            return attend_block(q_HTQ, k_HSQ, v_HSV, scale=self.scale, causal=causal)
 
         return SpanAttention(attend_expanded, _join_heads)
 
-    def decode(self, queries_BHQ: Tensor, rows: DecodeRows, cache: LayerCache) -> Tensor:
-        q_BHW = self._absorb(queries_BHQ)
+    def reads_pages(self, cache: LayerCache) -> bool:
         fits = paged_latent_decode.takes(
             latent_width=self.kv_lora_rank, rotated_width=self.rope_dim, dtype=cache.rows.dtype
         )
-        if fits and paged_latent_decode.is_available(q_BHW.device):
+        return fits and paged_latent_decode.is_available(cache.rows.device)
+
+    def decode(self, queries_BHQ: Tensor, rows: DecodeRows, cache: LayerCache) -> Tensor:
+        q_BHW = self._absorb(queries_BHQ)
+        if self.reads_pages(cache):
             attended_BHL = paged_latent_decode.paged_latent_decode(
                 q_BHW,
                 cache.rows,

@@ -64,7 +64,7 @@ def load(path: str | Path, *, device: str | torch.device = "cpu", dtype: torch.d
     folder = local_folder(path)
     config = load_model_config(folder)
     files = _TensorFiles(folder)
-    parts = _parts_of(config)
+    parts = _parts_of(config, folder)
     _check_total(parts, files)
     model = allocate(config, device=device, dtype=dtype)
     parameters = dict(model.named_parameters())
@@ -86,7 +86,7 @@ def check(path: str | Path) -> ModelConfig:
     """Everything `load` checks that can be known from configuration and headers, without reading a weight."""
     folder = local_folder(path)
     config = load_model_config(folder)
-    _check_total(_parts_of(config), _TensorFiles(folder))
+    _check_total(_parts_of(config, folder), _TensorFiles(folder))
     return config
 
 
@@ -98,9 +98,13 @@ def checkpoint_tensors(model: DeepseekVL2) -> dict[str, Tensor]:
     }
 
 
-def _parts_of(config: ModelConfig) -> dict[str, _Part]:
-    """Every tensor that a checkpoint of this configuration must hold, by key."""
-    model = _on_meta(config)
+def _parts_of(config: ModelConfig, where: object = "the model") -> dict[str, _Part]:
+    """Every tensor that a checkpoint of this configuration must hold, by key; `where` names it in an error."""
+    try:
+        model = _on_meta(config)
+    except (RuntimeError, TypeError, OverflowError) as error:  # three ways of torch to say: too large
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{where}: config.json describes a model that no machine can hold ({reason})") from None
     parts = [part for name, parameter in model.named_parameters() for part in _split(name, tuple(parameter.shape))]
     return {part.key: part for part in parts}
 
@@ -218,11 +222,14 @@ class _TensorFiles:
         if not index.exists():
             single = self.folder / SINGLE_FILE
             if not single.exists():
-                raise ValueError(f"{self.folder} holds neither {SINGLE_FILE} nor {INDEX_FILE}")
+                raise ValueError(
+                    f"{self.folder} holds neither {SINGLE_FILE} nor {INDEX_FILE}: weights in any other format "
+                    "(.bin, .pt, .pth) could hold code, and are not read"
+                )
             return [single]
         try:
             names = sorted({Path(name) for name in json.loads(index.read_text("utf-8"))["weight_map"].values()})
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
             raise ValueError(f"{index} is not an index of safetensors files ({error!r})") from None
         for name in names:
             if len(name.parts) != 1 or name.name == "..":

@@ -6,10 +6,16 @@ checkpoints leave out every key that equals its default. Knows no tensors.
 
 import json
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, get_args
+
+MAX_LAYERS, MAX_EXPERTS = 256, 1024
+MAX_TILE_SIZE, MAX_TILES = 4096, 256
+"""What is larger is a damaged or hostile file, and would take hours or all memory to come to nothing. Other sizes need
+no limit: the tensors of the checkpoint must have them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -272,6 +278,21 @@ def _check_sizes(config: ModelConfig, where: str) -> None:
     _require(vision.grid_side >= 1, where, "vision_config.patch_size", vision.patch_size, "at most image_size")
     _require(vision.width % vision.heads == 0, where, "vision_config.heads", vision.heads, "a divisor of width")
     _check_heads(language, where)
+    _check_limits(config, where)
+
+
+def _check_limits(config: ModelConfig, where: str) -> None:
+    most = {"layers": MAX_LAYERS, "num_hidden_layers": MAX_LAYERS, "depth": MAX_LAYERS, "n_routed_experts": MAX_EXPERTS}
+    for name in ("vision", "projector", "language"):
+        section = getattr(config, name)
+        for field in fields(section):
+            value, key = getattr(section, field.name), f"{name}_config.{field.name}"
+            if isinstance(value, int | float):
+                _require(value >= 0, where, key, value, "at least 0")
+                limit = most.get(field.name, value)
+                _require(value <= limit, where, key, value, f"at most {limit}")
+    rope_theta = config.language.rope_theta
+    _require(rope_theta > 0, where, "language_config.rope_theta", rope_theta, "more than 0")
 
 
 def _check_heads(language: LanguageConfig, where: str) -> None:
@@ -323,17 +344,20 @@ def _pick(cls: type, raw: Mapping[str, Any], where: str, section: str = "", **re
         if field.name not in raw or (value is None and type(None) not in accepted):
             _require(field.default is not MISSING, where, key, None, "it set")
             continue
-        wanted = " or ".join("null" if kind is type(None) else kind.__name__ for kind in accepted)
+        wanted = " or ".join(_KIND_NAMES.get(kind, kind.__name__) for kind in accepted)
         _require(_fits(value, accepted), where, key, value, f"a value of type {wanted}")
         values[field.name] = value
     return cls(**values)
 
 
+_KIND_NAMES = {type(None): "null", float: "finite float"}
+
+
 def _fits(value: object, accepted: tuple[Any, ...]) -> bool:
     if isinstance(value, bool):  # which is an int to Python
         return bool in accepted
-    if isinstance(value, int) and float in accepted:
-        return True
+    if isinstance(value, int | float) and float in accepted:
+        return abs(value) < sys.float_info.max  # which neither infinity nor nan is
     return isinstance(value, accepted)
 
 
@@ -347,6 +371,9 @@ def _resolutions(raw: Any, where: str) -> tuple[tuple[int, int], ...]:
     size = resolutions[0][0]
     whole = resolutions[0] == (size, size) and all(side % size == 0 for pair in resolutions for side in pair)
     _require(whole, where, "candidate_resolutions", raw, "multiples of a square first entry")
+    most_tiles = max(width // size * (height // size) for width, height in resolutions)
+    wanted = f"at most {MAX_TILES} tiles of at most {MAX_TILE_SIZE} pixels a side"
+    _require(size <= MAX_TILE_SIZE and most_tiles <= MAX_TILES, where, "candidate_resolutions", raw, wanted)
     return resolutions
 
 
@@ -355,7 +382,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, IsADirectoryError):
         raise ValueError(f"{path} is missing: a checkpoint folder in the Hugging Face layout has one") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON ({error}): the download may be incomplete") from None
     if not isinstance(raw, dict):
         raise ValueError(f"{path} holds {type(raw).__name__}, not an object")
@@ -364,4 +391,6 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _require(ok: bool, where: str, key: str, value: object, wanted: str) -> None:
     if not ok:
-        raise ValueError(f"{where}: {key} is {value!r}, but this model needs {wanted}")
+        shown = repr(value)
+        shown = shown if len(shown) <= 200 else f"{shown[:200]}..."
+        raise ValueError(f"{where}: {key} is {shown}, but this model needs {wanted}")

@@ -16,6 +16,7 @@ from model.box_automaton import BoxAutomaton, start_of_list
 from model.choice_automaton import ChoiceAutomaton
 from model.constraint_specs import Choice, ConstraintSpec
 from model.tokenizer import DET, DET_END, REF, REF_END, ChatTokenizer, Text
+from model.transfers import to_device
 
 
 class _Automaton(Protocol):
@@ -150,10 +151,10 @@ def mask_rows(logits_BV: Tensor, rows: Sequence[int], allowed: Sequence[np.ndarr
             raise ValueError(
                 f"none of the {len(ids_N)} allowed ids {ids_N[:20].tolist()} has one of {logits_BV.shape[1]} logits"
             )
-    row_index = torch.from_numpy(np.repeat(np.array(rows), [len(known_N) for known_N in known])).to(logits_BV.device)
-    id_index = torch.from_numpy(np.concatenate(known)).to(logits_BV.device)
-    masked_BV = logits_BV.clone()
-    masked_BV[torch.tensor(rows, device=logits_BV.device)] = -torch.inf
+    device = logits_BV.device
+    row_index = to_device(np.repeat(np.array(rows), [len(known_N) for known_N in known]), device)
+    id_index = to_device(np.concatenate(known), device)
+    masked_BV = logits_BV.index_fill(0, to_device(rows, device), -torch.inf)
     masked_BV[row_index, id_index] = logits_BV[row_index, id_index]
     return masked_BV
 

@@ -16,6 +16,7 @@ from model.language_model import LanguageModel
 from model.projector import Projector
 from model.prompt import Prompt
 from model.step_layout import StepLayout
+from model.transfers import to_device
 from model.vision_encoder import VisionEncoder
 
 TILES_PER_BATCH = 16
@@ -43,9 +44,9 @@ class DeepseekVL2(nn.Module):
     def vision_features(self, tiles: np.ndarray | Tensor) -> Tensor:
         """uint8 [N, S, S, 3] -> features of the tower [N, P, C], final norm applied."""
         tiles = torch.as_tensor(tiles)
-        batches = [self.vision(batch.to(self.device)) for batch in tiles.split(TILES_PER_BATCH)] if len(tiles) else []
-        empty = torch.empty(0, self.config.vision.num_patches, self.config.vision.width)
-        return torch.cat(batches) if batches else empty.to(self.image_newline)
+        if not len(tiles):
+            return self.image_newline.new_empty(0, self.config.vision.num_patches, self.config.vision.width)
+        return torch.cat([self.vision(to_device(batch, self.device)) for batch in tiles.split(TILES_PER_BATCH)])
 
     def image_embeddings(self, tiles: np.ndarray | Tensor) -> Tensor:
         """uint8 [N, S, S, 3] -> image tokens [N, M, D], row by row, before newlines and separators."""

@@ -50,6 +50,9 @@ class EngineConfig:
     """Prompt tokens per step: bounds activation memory and how long a step of the others is held up."""
     cache_tokens: int | None = None
     """Tokens the cache holds; None: enough for `max_num_sequences` of full context, at most 65,536."""
+    cuda_graphs: bool = True
+    """Steps that only decode are held in CUDA graphs, one for each size, where the device can capture them: a GPU from
+    Hopper on, in bfloat16. Elsewhere it changes nothing."""
 
     def __post_init__(self) -> None:
         for name in ("max_num_sequences", "prefill_chunk_tokens", "cache_tokens"):
@@ -77,6 +80,7 @@ class Engine:
             max_num_sequences=config.max_num_sequences,
             prefill_chunk_tokens=config.prefill_chunk_tokens,
             cache_tokens=cache_tokens,
+            cuda_graphs=config.cuda_graphs,
         )
         self._thread = EngineThread(scheduler)
         weakref.finalize(self, self._thread.stop).atexit = False  # the thread sees to that itself

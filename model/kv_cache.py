@@ -30,8 +30,11 @@ class PagedKVCache:
     """Rows of all layers and how many sequences hold each page. Page tables belong to the sequences."""
 
     def __init__(self, config: LanguageConfig, *, num_pages: int, dtype: torch.dtype, device: torch.device) -> None:
-        shape = (config.num_hidden_layers, num_pages * PAGE_TOKENS, kv_row_width(config))
+        # One page more than is handed out: padding must be written somewhere.
+        shape = (config.num_hidden_layers, (num_pages + 1) * PAGE_TOKENS, kv_row_width(config))
         self._rows_LSW = torch.zeros(shape, dtype=dtype, device=device)
+        self.scratch_page = num_pages
+        """Nobody's: where steps of a fixed size write and read the rows of their padding."""
         self._free = list(range(num_pages - 1, -1, -1))
         self._holders = [0] * num_pages
         self.num_pages = num_pages
@@ -46,7 +49,8 @@ class PagedKVCache:
 
     @property
     def num_bytes(self) -> int:
-        return self._rows_LSW.nbytes
+        """Of the pages that are handed out."""
+        return self._rows_LSW[:, : self.num_pages * PAGE_TOKENS].nbytes
 
     def allocate(self, num_pages: int) -> list[int]:
         """Takes pages off the free list; the caller has checked `num_free_pages`."""

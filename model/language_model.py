@@ -24,7 +24,10 @@ class DecoderLayer(nn.Module):
 
     def forward(self, hidden_TD: Tensor, rotation: Rotation, layout: StepLayout, cache: LayerCache | None) -> Tensor:
         hidden_TD = hidden_TD + self.self_attn(self.input_layernorm(hidden_TD), rotation, layout, cache)
-        return hidden_TD + self.mlp(self.post_attention_layernorm(hidden_TD))
+        normed_TD = self.post_attention_layernorm(hidden_TD)
+        return hidden_TD + (
+            self.mlp(normed_TD, layout.is_token_T) if isinstance(self.mlp, MoE) else self.mlp(normed_TD)
+        )
 
 
 class LanguageModel(nn.Module):

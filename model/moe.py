@@ -38,9 +38,10 @@ class MoE(nn.Module):
             else None
         )
 
-    def forward(self, hidden_TD: Tensor) -> Tensor:
+    def forward(self, hidden_TD: Tensor, is_token_T: Tensor | None = None) -> Tensor:
+        """`is_token_T`: bool, false for padding, which is computed but counts as no expert's load."""
         expert_ids_TK, weights_TK = self.gate(hidden_TD)
-        dispatched = self.dispatcher.dispatch(hidden_TD, expert_ids_TK)
+        dispatched = self.dispatcher.dispatch(hidden_TD, expert_ids_TK, is_token_T)
         outputs_ND = self.experts(dispatched.hidden_ND, dispatched.offsets_E)
         routed_TD = self.dispatcher.combine(outputs_ND, dispatched, weights_TK)
         return routed_TD if self.shared_experts is None else routed_TD + self.shared_experts(hidden_TD)
@@ -84,7 +85,8 @@ class Router(nn.Module):
         """Scores of experts outside the `topk_group` best groups become 0 (not -inf), as in the reference."""
         best_TG = torch.zeros_like(group_scores_TG, dtype=torch.bool)
         best_TG.scatter_(1, group_scores_TG.topk(self.config.topk_group).indices, True)
-        return scores_TE.where(best_TG.repeat_interleave(scores_TE.shape[1] // best_TG.shape[1], dim=1), 0.0)
+        is_best_TE = best_TG[..., None].expand(*best_TG.shape, scores_TE.shape[1] // best_TG.shape[1]).flatten(1)
+        return scores_TE.masked_fill(~is_best_TE, 0.0)
 
 
 class RoutedExperts(nn.Module):
@@ -95,6 +97,14 @@ class RoutedExperts(nn.Module):
         num_experts, width = config.n_routed_experts or 0, config.moe_intermediate_size
         self.gate_up_proj = nn.Parameter(torch.zeros(num_experts, 2 * width, config.hidden_size))
         self.down_proj = nn.Parameter(torch.zeros(num_experts, config.hidden_size, width))
+
+    @property
+    def waits_for_device(self) -> bool:
+        """Whether the host has to know the offsets: the loop reads them, and torch's grouped product before Hopper."""
+        weights = (self.gate_up_proj, self.down_proj)
+        if not all(_is_grouped(weight_EOI) for weight_EOI in weights):
+            return True
+        return torch.cuda.get_device_capability(self.down_proj.device)[0] not in (9, 10)
 
     def forward(self, hidden_ND: Tensor, offsets_E: Tensor) -> Tensor:
         inner_NI = silu_and_mul(grouped_linear(hidden_ND, self.gate_up_proj, offsets_E))
@@ -112,10 +122,14 @@ def grouped_linear(x_NI: Tensor, weight_EOI: Tensor, offsets_E: Tensor) -> Tenso
     On CUDA in bfloat16 this is one grouped product without a host sync. Elsewhere it is a loop over the experts that
     have rows, which is as fast on a CPU and serves every dtype and width.
     """
-    aligned = weight_EOI.shape[1] % 8 == 0 and weight_EOI.shape[2] % 8 == 0  # the kernel wants strides of 16 bytes
-    if x_NI.is_cuda and x_NI.dtype == torch.bfloat16 and aligned:
+    if _is_grouped(weight_EOI):
         return F.grouped_mm(x_NI, weight_EOI.transpose(1, 2), offs=offsets_E)
     return grouped_linear_loop(x_NI, weight_EOI, offsets_E)
+
+
+def _is_grouped(weight_EOI: Tensor) -> bool:
+    aligned = weight_EOI.shape[1] % 8 == 0 and weight_EOI.shape[2] % 8 == 0  # the kernel wants strides of 16 bytes
+    return weight_EOI.is_cuda and weight_EOI.dtype == torch.bfloat16 and aligned
 
 
 def grouped_linear_loop(x_NI: Tensor, weight_EOI: Tensor, offsets_E: Tensor) -> Tensor:

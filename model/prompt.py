@@ -88,6 +88,12 @@ class Processor:
             bos_token_id=model_config.language.bos_token_id,
             eos_token_id=model_config.language.eos_token_id,
         )
+        largest, vocab_size = tokenizer.largest_id, model_config.language.vocab_size
+        if largest >= vocab_size:
+            raise ValueError(
+                f"{folder / 'tokenizer.json'} has a token with id {largest}, but the model of config.json embeds "
+                f"{vocab_size} tokens: they belong to different checkpoints"
+            )
         return cls(config, tokenizer)
 
     def encode(self, messages: Sequence[Message], images: Sequence[ImageInput] = ()) -> Prompt:

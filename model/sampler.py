@@ -1,7 +1,8 @@
 """Logits -> next tokens, each sequence by its own parameters and its own random numbers.
 
 Because every sequence draws from its own seeded generator, a sampled result does not depend on the batch it ran in.
-Shapes: B sequences, V vocabulary.
+The host reads from the device once, the tokens; and once more where tokens are drawn, which it does itself. Shapes: B
+sequences, C of them whose tokens are drawn, V vocabulary.
 """
 
 from collections.abc import Sequence as Seq
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from model.constraints import mask_rows
 from model.sequence import Sequence
+from model.transfers import to_device
 
 
 def sample(logits_BV: Tensor, sequences: Seq[Sequence]) -> tuple[list[int], list[float]]:
@@ -22,16 +24,24 @@ def sample(logits_BV: Tensor, sequences: Seq[Sequence]) -> tuple[list[int], list
 
     Returns: token ids, and their natural log-probabilities under the unmodified logits.
     """
-    open_BV = _constrained(logits_BV, sequences)
+    open_BV = _penalized(_constrained(logits_BV, sequences), sequences)
     tokens_B = open_BV.argmax(dim=-1)
-    for row, sequence in enumerate(sequences):
-        params = sequence.params
-        if params.temperature > 0 or params.repetition_penalty != 1.0:
-            tokens_B[row] = _choose(open_BV[row], sequence)
+    drawn = [row for row, sequence in enumerate(sequences) if sequence.params.temperature > 0]
+    if drawn:
+        rows_C = to_device(drawn, open_BV.device)
+        drawn_CV = read(open_BV[rows_C]).double()
+        ids = [_draw(logits_V, sequences[row]) for logits_V, row in zip(drawn_CV, drawn, strict=True)]
+        tokens_B[rows_C] = to_device(ids, open_BV.device)
     # Only the chosen ones' are wanted: the whole log-softmax would be written and read for nothing.
     chosen_B = logits_BV.gather(1, tokens_B[:, None])[:, 0]
     logprobs_B = chosen_B - logits_BV.logsumexp(dim=-1)
-    return tokens_B.tolist(), logprobs_B.tolist()
+    tokens, logprobs = read(torch.stack([tokens_B.double(), logprobs_B.double()])).tolist()  # exact up to 2^53
+    return [int(token) for token in tokens], logprobs
+
+
+def read(values: Tensor) -> Tensor:
+    """On the host: the one place where a step waits for the device."""
+    return values.cpu()
 
 
 def _constrained(logits_BV: Tensor, sequences: Seq[Sequence]) -> Tensor:
@@ -41,13 +51,19 @@ def _constrained(logits_BV: Tensor, sequences: Seq[Sequence]) -> Tensor:
     return mask_rows(logits_BV, rows, allowed) if rows else logits_BV
 
 
-def _choose(logits_V: Tensor, sequence: Sequence) -> int:
+def _penalized(logits_BV: Tensor, sequences: Seq[Sequence]) -> Tensor:
+    rows = [row for row, sequence in enumerate(sequences) if sequence.params.repetition_penalty != 1.0]
+    if not rows:
+        return logits_BV
+    penalized_BV = logits_BV.clone()
+    for row in rows:
+        penalized_BV[row] = penalize_repetition(logits_BV[row], sequences[row])
+    return penalized_BV
+
+
+def _draw(logits_V: Tensor, sequence: Sequence) -> int:
+    """By the sequence's own generator, on the host, so that a seed means the same on every device."""
     params = sequence.params
-    if params.repetition_penalty != 1.0:
-        logits_V = penalize_repetition(logits_V, sequence)
-    if params.temperature == 0:
-        return int(logits_V.argmax())
-    logits_V = logits_V.double().cpu()
     # The largest logit becomes 0 before the division, or a very low temperature would make several of them infinite.
     probabilities_V = ((logits_V - logits_V.max()) / params.temperature).softmax(dim=-1)
     if params.top_p < 1:
@@ -61,7 +77,7 @@ def penalize_repetition(logits_V: Tensor, sequence: Sequence) -> Tensor:
     """CTRL's penalty (arXiv 1909.05858, section 4.1) on every id of prompt and output, image positions included."""
     seen_ids = np.union1d(sequence.prompt.input_ids, sequence.output_ids).astype(np.int64)
     seen_ids = seen_ids[seen_ids < len(logits_V)]  # <image> may lie past the vocabulary
-    ids = torch.from_numpy(seen_ids).to(logits_V.device)
+    ids = to_device(seen_ids, logits_V.device)
     seen, penalty = logits_V[ids], sequence.params.repetition_penalty
     return logits_V.scatter(0, ids, torch.where(seen < 0, seen * penalty, seen / penalty))
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from model.admission import Admission
+from model.decode_graphs import CudaGraphCapture, DecodeRunner, can_capture
 from model.deepseek_vl2 import DeepseekVL2
 from model.engine_stats import StatsRecorder
 from model.kv_cache import PagedKVCache, pages_for
@@ -21,6 +22,7 @@ from model.prompt import Processor
 from model.sampler import sample
 from model.sequence import Completion, FinishReason, ImagePrefix, Sequence, TokenRun, deliver, fail
 from model.step_layout import SequenceStep, pack_step
+from model.transfers import to_device
 
 OLDEST_SHARE = 4
 """One part in so many of a step's prompt tokens goes to the oldest prompt, so that short ones never starve it."""
@@ -53,6 +55,7 @@ class Scheduler:
         max_num_sequences: int,
         prefill_chunk_tokens: int,
         cache_tokens: int,
+        cuda_graphs: bool = True,
     ) -> None:
         self.model, self.processor = model, processor
         self.prefill_chunk_tokens = prefill_chunk_tokens
@@ -62,6 +65,15 @@ class Scheduler:
         self.admission = Admission(
             self.cache, max_num_sequences=max_num_sequences, max_prefix_tokens=prefill_chunk_tokens
         )
+        self.decode_runner: DecodeRunner | None = None
+        """Runs the steps that only decode; None: they run like the others."""
+        if cuda_graphs and can_capture(model.language):
+            self.decode_runner = DecodeRunner(
+                model.language,
+                self.cache,
+                max_num_sequences=max_num_sequences,
+                capture=CudaGraphCapture(model.device),
+            )
         self.stats = StatsRecorder(max_num_sequences=max_num_sequences, num_cache_pages=num_pages)
 
     @property
@@ -98,15 +110,14 @@ class Scheduler:
         if not prefill and not decode:
             return
         chunks = [*prefill, *decode]
-        layout = pack_step([chunk.step for chunk in prefill], [chunk.step for chunk in decode], self.model.device)
-        hidden_TD = self.model.language(self._embed(chunks), layout, self.cache)
+        hidden_TD = self._forward(prefill, decode)
         num_running, num_used_pages = len(self.admission.running), self.cache.num_used_pages
         for chunk in chunks:
             chunk.run.num_cached_tokens = chunk.end
         self.admission.finish_prefixes()
         self._sample(hidden_TD, chunks)
         self.stats.add_step(
-            num_prefill_tokens=layout.num_prefill_tokens,
+            num_prefill_tokens=sum(chunk.end - chunk.start for chunk in prefill),
             num_decode_tokens=len(decode),
             num_running=num_running,
             num_used_pages=num_used_pages,
@@ -161,16 +172,23 @@ class Scheduler:
             if num_tokens
         ]
 
+    def _forward(self, prefill: Seq[Chunk], decode: Seq[Chunk]) -> Tensor:
+        """[T, D]: hidden states of the chunks' tokens; to be used before the next step."""
+        prefill_steps, decode_steps = [chunk.step for chunk in prefill], [chunk.step for chunk in decode]
+        if self.decode_runner is not None and not prefill:
+            return self.decode_runner.run(_token_ids(decode), decode_steps)  # what is generated holds no images
+        layout = pack_step(prefill_steps, decode_steps, self.model.device)
+        return self.model.language(self._embed([*prefill, *decode]), layout, self.cache)
+
     def _embed(self, chunks: Seq[Chunk]) -> Tensor:
         """[T, D]: embeddings of the chunks' tokens, those of images at their places."""
-        ids = np.concatenate([chunk.run.ids(chunk.start, chunk.end) for chunk in chunks])
         device = self.model.device
-        embeds_TD = self.model.language.embed_tokens(torch.from_numpy(ids).to(device, non_blocking=True))
+        embeds_TD = self.model.language.embed_tokens(to_device(_token_ids(chunks), device))
         row = 0
         for chunk in chunks:
             images = chunk.run.images(chunk.start, chunk.end)
             if images is not None:
-                rows = torch.from_numpy(row + np.flatnonzero(images[0])).to(device, non_blocking=True)
+                rows = to_device(row + np.flatnonzero(images[0]), device)
                 embeds_TD[rows] = images[1].to(embeds_TD.dtype)
             row += chunk.end - chunk.start
         return embeds_TD
@@ -182,8 +200,9 @@ class Scheduler:
         sequences = [sequence for _, sequence in sampling if sequence is not None]
         if not rows:
             return
-        index = torch.tensor(rows, device=hidden_TD.device)
-        tokens, logprobs = sample(self.model.language.logits(hidden_TD[index]), sequences)
+        if len(rows) < len(hidden_TD):
+            hidden_TD = hidden_TD[to_device(rows, hidden_TD.device)]
+        tokens, logprobs = sample(self.model.language.logits(hidden_TD), sequences)
         stop_token_ids = self.processor.tokenizer.stop_token_ids
         for sequence, token, logprob in zip(sequences, tokens, logprobs, strict=True):
             reason = sequence.append(token, logprob, stop_token_ids)
@@ -200,6 +219,10 @@ class Scheduler:
             num_prompt_tokens=sequence.num_prompt_tokens,
         )
         deliver(sequence.future, completion)
+
+
+def _token_ids(chunks: Seq[Chunk]) -> np.ndarray:
+    return np.concatenate([chunk.run.ids(chunk.start, chunk.end) for chunk in chunks])
 
 
 def share_budget(missing: Seq[int], budget: int) -> list[int]:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from model.kv_cache import PAGE_TOKENS, pages_for
+from model.transfers import to_device
 
 GROUP_CONTEXT_TOKENS = {"cpu": 4096, "cuda": 65536}
 """Of the context that decoding sequences gather at once; a longer sequence is a group of its own. On a CPU, with 576
@@ -27,6 +28,11 @@ class SequenceStep:
     pages: Sequence[int]
     start: int
     end: int
+
+    @property
+    def first_slot(self) -> int:
+        """Where the first of the tokens is written."""
+        return self.pages[self.start // PAGE_TOKENS] * PAGE_TOKENS + self.start % PAGE_TOKENS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,31 +70,41 @@ class DecodeRows:
     """One new token of each of B sequences.
 
     page_table_BP: int32, 0 past the context; context_lens_B: int32, the new token included. What a kernel needs.
+    num_pages: what the host knows of the lengths, for each row at least the pages of its context.
     """
 
     page_table_BP: Tensor
     context_lens_B: Tensor
-    host_table: np.ndarray
-    host_lens: np.ndarray
+    num_pages: Sequence[int]
 
     @functools.cached_property
     def groups(self) -> tuple[DecodeGroup, ...]:
-        """The same for plain PyTorch: together all rows in order. Made when asked for: it is many small copies."""
-        device = self.page_table_BP.device
-        counts = [pages_for(int(length)) for length in self.host_lens]
-        ends = _group_ends(counts, GROUP_CONTEXT_TOKENS[device.type])
-        return tuple(_group(self.host_table, self.host_lens, counts, start, end, device) for start, end in ends)
+        """The same for plain PyTorch: together all rows in order. Made when asked for, where the tensors are."""
+        ends = _group_ends(self.num_pages, GROUP_CONTEXT_TOKENS[self.page_table_BP.device.type])
+        return tuple(self._group(start, end) for start, end in ends)
+
+    def _group(self, start: int, end: int) -> DecodeGroup:
+        width = max(self.num_pages[start:end])
+        tokens_S = torch.arange(width * PAGE_TOKENS, device=self.context_lens_B.device)
+        return DecodeGroup(
+            start=start,
+            end=end,
+            pages_BP=self.page_table_BP[start:end, :width].long(),
+            mask_BS=tokens_S < self.context_lens_B[start:end, None],
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepLayout:
     """positions_T: int64, position of each token in its own sequence; new_slots_T: int64, where each token's row is
-    written, None without a cache."""
+    written, None without a cache; is_token_T: bool, false for the padding of a step of fixed size, None where there is
+    no padding."""
 
     positions_T: Tensor
     prefill: tuple[PrefillSpan, ...]
     new_slots_T: Tensor | None = None
     decode: DecodeRows | None = None
+    is_token_T: Tensor | None = None
 
     @property
     def num_prefill_tokens(self) -> int:
@@ -112,13 +128,13 @@ def pack_step(prefill: Sequence[SequenceStep], decode: Sequence[SequenceStep], d
     spans, row = [], 0
     for step in prefill:
         end = row + step.end - step.start
-        pages = torch.tensor(step.pages[: pages_for(step.end)], dtype=torch.int64, device=device)
-        spans.append(PrefillSpan(start=row, end=end, num_past=step.start, pages_P=pages))
+        pages = np.array(step.pages[: pages_for(step.end)], dtype=np.int64)
+        spans.append(PrefillSpan(start=row, end=end, num_past=step.start, pages_P=to_device(pages, device)))
         row = end
     return StepLayout(
-        positions_T=torch.from_numpy(positions).to(device, non_blocking=True),
+        positions_T=to_device(positions, device),
         prefill=tuple(spans),
-        new_slots_T=torch.from_numpy(slots).to(device, non_blocking=True),
+        new_slots_T=to_device(slots, device),
         decode=_decode_rows(decode, device) if decode else None,
     )
 
@@ -126,7 +142,7 @@ def pack_step(prefill: Sequence[SequenceStep], decode: Sequence[SequenceStep], d
 def _new_slots(step: SequenceStep) -> np.ndarray:
     """Slots of the tokens that the step adds, given its pages in order."""
     if step.end - step.start == 1:  # nearly always, so it has no arrays to make
-        return np.array([step.pages[step.start // PAGE_TOKENS] * PAGE_TOKENS + step.start % PAGE_TOKENS])
+        return np.array([step.first_slot])
     tokens = np.arange(step.start, step.end)
     return np.asarray(step.pages)[tokens // PAGE_TOKENS] * PAGE_TOKENS + tokens % PAGE_TOKENS
 
@@ -135,14 +151,17 @@ def _decode_rows(decode: Sequence[SequenceStep], device: torch.device) -> Decode
     lengths = np.array([step.end for step in decode], dtype=np.int32)
     counts = [pages_for(step.end) for step in decode]
     table = np.zeros((len(decode), max(counts)), dtype=np.int32)
-    for row, (step, count) in enumerate(zip(decode, counts, strict=True)):
-        table[row, :count] = step.pages[:count]
+    write_page_table(table, decode)
     return DecodeRows(
-        page_table_BP=torch.from_numpy(table).to(device, non_blocking=True),
-        context_lens_B=torch.from_numpy(lengths).to(device, non_blocking=True),
-        host_table=table,
-        host_lens=lengths,
+        page_table_BP=to_device(table, device), context_lens_B=to_device(lengths, device), num_pages=counts
     )
+
+
+def write_page_table(table_BP: np.ndarray, decode: Sequence[SequenceStep]) -> None:
+    """Writes the pages of each step's whole context into a row of a table of zeros."""
+    for row, step in enumerate(decode):
+        count = pages_for(step.end)
+        table_BP[row, :count] = step.pages[:count]
 
 
 def _group_ends(counts: Sequence[int], max_context_tokens: int) -> list[tuple[int, int]]:
@@ -154,12 +173,3 @@ def _group_ends(counts: Sequence[int], max_context_tokens: int) -> list[tuple[in
             ends.append((start, row))
             start, longest = row, count
     return [*ends, (start, len(counts))]
-
-
-def _group(
-    table: np.ndarray, lengths: np.ndarray, counts: Sequence[int], start: int, end: int, device: torch.device
-) -> DecodeGroup:
-    num_pages = max(counts[start:end])
-    mask = np.arange(num_pages * PAGE_TOKENS) < lengths[start:end, None]
-    pages = torch.from_numpy(table[start:end, :num_pages].astype(np.int64))
-    return DecodeGroup(start=start, end=end, pages_BP=pages.to(device), mask_BS=torch.from_numpy(mask).to(device))

@@ -97,6 +97,11 @@ class ChatTokenizer:
     def vocab_size(self) -> int:
         return self._tokenizer.get_vocab_size(with_added_tokens=True)
 
+    @property
+    def largest_id(self) -> int:
+        """A vocabulary may have gaps, so this says nothing of `vocab_size`."""
+        return max(self._tokenizer.get_vocab(with_added_tokens=True).values())
+
     def control_token_id(self, token: str) -> int:
         return self._control_ids[token]
 
@@ -174,7 +179,7 @@ def _named_tokens(path: Path) -> dict[str, str]:
         raw = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON ({error}): the download may be incomplete") from None
     if not isinstance(raw, dict):
         raise ValueError(f"{path} holds {type(raw).__name__}, not an object")

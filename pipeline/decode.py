@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from pipeline.signatures import is_cut_off, looks_like
 from pipeline.to_rgb import to_rgb
+from pipeline.truncated import decode_partly
 from schemas.errors import ErrorKind, RowFailure
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "DIB", "GIF", "AVIF", "JPEG2000", "PPM")
@@ -25,6 +26,8 @@ ANIMATED = "animated"
 """The file holds several frames; the first one is used."""
 MULTI_PAGE = "multi_page"
 """The file holds several pages; the first one is used."""
+TRUNCATED = "truncated"
+"""The file ends too early. At least `min_decoded_fraction` of its rows were decoded; the others are grey."""
 
 _ORIENTATION_TAG = 0x0112
 _TRANSPOSE = {
@@ -49,22 +52,23 @@ class DecodedImage:
     """What was done to get there: of this module's flags and those of `pipeline.to_rgb`, in no promised order."""
 
 
-def decode_image(encoded: bytes, *, max_pixels: int) -> DecodedImage:
+def decode_image(encoded: bytes, *, max_pixels: int, min_decoded_fraction: float) -> DecodedImage:
     """Decodes the first frame of an image in one of `FORMATS`.
 
     Args:
         encoded: the whole file.
         max_pixels: width times height allowed, compared with the header before any pixel is decoded.
+        min_decoded_fraction: share of its rows that a file which ends too early must still give, of 0 to 1.
 
     Raises:
-        RowFailure: EMPTY, UNREADABLE (not an image we know), TRUNCATED, TOO_MANY_PIXELS, or DECODER_FAILED for
-            whatever else a decoder throws, running out of memory included.
+        RowFailure: EMPTY, UNREADABLE (not an image we know), TRUNCATED, TOO_MANY_PIXELS, DECODER_OUT_OF_MEMORY, or
+            DECODER_FAILED for whatever else a decoder throws.
     """
     if not encoded:
         raise RowFailure(ErrorKind.EMPTY, "the file has no bytes")
     try:
         with _no_pillow_limit():
-            return _decode(encoded, max_pixels)
+            return _decode(encoded, max_pixels, min_decoded_fraction)
     except RowFailure:
         raise
     except UnidentifiedImageError:
@@ -73,20 +77,53 @@ def decode_image(encoded: bytes, *, max_pixels: int) -> DecodedImage:
         raise _failure(encoded, error) from error
 
 
-def _decode(encoded: bytes, max_pixels: int) -> DecodedImage:
-    with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
+def _decode(encoded: bytes, max_pixels: int, min_decoded_fraction: float) -> DecodedImage:
+    with _open(encoded) as image:
         _check_size(image, max_pixels)
         # Pillow turns TIFF itself while loading, and forgets that it did.
         turned_by_pillow = image.format == "TIFF" and _orientation(image) in _TRANSPOSE
-        image.load()
-        rgb, flags = to_rgb(image)
-        transpose = _TRANSPOSE.get(_orientation(image))
-        if transpose is not None:
-            rgb = rgb.transpose(transpose)
-        if transpose is not None or turned_by_pillow:
-            flags = (*flags, EXIF_ROTATED)
-        rgb.info.clear()
-        return DecodedImage(image=rgb, flags=(*flags, *_frame_flags(image)))
+        try:
+            image.load()
+        except Exception as error:  # decoders throw anything
+            failure = _failure(encoded, error)
+            if failure.error.kind is not ErrorKind.TRUNCATED:
+                raise failure from error
+            image.close()  # its canvas is as large as those to come
+        else:
+            return _as_seen(*to_rgb(image), source=image, is_turned=turned_by_pillow)
+    return _decode_truncated(encoded, failure, min_decoded_fraction)
+
+
+def _decode_truncated(encoded: bytes, failure: RowFailure, min_decoded_fraction: float) -> DecodedImage:
+    with _open(encoded) as source:
+        partial = decode_partly(lambda: _open(encoded))
+        num_rows = source.height if partial is None else partial.image.height
+        num_decoded = 0 if partial is None else int(partial.is_decoded.sum())
+        if partial is None or num_decoded < min_decoded_fraction * num_rows:
+            message = (
+                f"{failure}: {num_decoded} of its {num_rows} rows ({num_decoded / num_rows:.1%}) can be decoded, "
+                f"less than min_decoded_fraction = {min_decoded_fraction:g}"
+            )
+            raise RowFailure(ErrorKind.TRUNCATED, message)
+        rgb, flags = to_rgb(partial.image)
+        source.tile = []  # to be asked for metadata, a PNG would decode its pixels
+        partial.paint_missing_rows(rgb)
+        return _as_seen(rgb, (*flags, TRUNCATED), source=source, is_turned=False)
+
+
+def _open(encoded: bytes) -> ImageFile.ImageFile:
+    return Image.open(io.BytesIO(encoded), formats=FORMATS)
+
+
+def _as_seen(rgb: Image.Image, flags: tuple[str, ...], *, source: Image.Image, is_turned: bool) -> DecodedImage:
+    """`rgb` turned as the file `source` asks for, unless it is already."""
+    transpose = _TRANSPOSE.get(_orientation(source))
+    if transpose is not None:
+        rgb = rgb.transpose(transpose)
+    if transpose is not None or is_turned:
+        flags = (*flags, EXIF_ROTATED)
+    rgb.info.clear()
+    return DecodedImage(image=rgb, flags=(*flags, *_frame_flags(source)))
 
 
 def _check_size(image: Image.Image, max_pixels: int) -> None:
@@ -127,8 +164,8 @@ def _unidentified(encoded: bytes) -> RowFailure:
 
 def _failure(encoded: bytes, error: Exception) -> RowFailure:
     said = f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
-    if isinstance(error, MemoryError):
-        return RowFailure(ErrorKind.DECODER_FAILED, f"the decoder ran out of memory ({said})")
+    if isinstance(error, MemoryError) or "out of memory" in said.lower():
+        return RowFailure(ErrorKind.DECODER_OUT_OF_MEMORY, f"{looks_like(encoded)} for which memory ran out ({said})")
     if isinstance(error, EOFError) or any(word in said.lower() for word in _TRUNCATION_WORDS) or is_cut_off(encoded):
         message = f"{looks_like(encoded)} that ends too early, after {len(encoded)} bytes ({said})"
         return RowFailure(ErrorKind.TRUNCATED, message)

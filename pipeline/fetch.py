@@ -5,23 +5,26 @@ It does not look into the bytes: whether they are an image is found out by the d
 
 import dataclasses
 import hashlib
-import random
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from pipeline.parquet_members import MemberReader, parse_bytes_member
-from pipeline.storage import StorageError, open_store
+from pipeline.patience import Patience
+from pipeline.storage import StorageError, open_store, shown_uri
+from pipeline.uri_policy import UriPolicy
 from schemas.errors import ErrorKind, RowError
 from schemas.rows import ENCODED_COLUMN, ImageRow, rows_of, to_columns
+
+_NO_URIS = UriPolicy()
 
 
 class FetchImage:
     """A stage: block `{row, carried}` -> block `{row, carried, encoded}`, same rows, same order.
 
     A row that cannot be fetched keeps the reason in `error` and has `encoded` b""; so does one that had
-    failed before. Only kinds that are not permanent are tried again. Bytes in tables are read by one reader
+    failed before. What may pass is waited out by the store (`pipeline.patience`), less long for an object that fails
+    while others do not, so that it does not hold up its block. Bytes in tables are read by one reader
     that keeps its place, so blocks should hold consecutive rows. Can be pickled until it is first called; one
     call at a time.
     """
@@ -31,22 +34,22 @@ class FetchImage:
         *,
         max_bytes: int,
         image_column: str | None,
+        uri_policy: UriPolicy = _NO_URIS,
         num_threads: int = 16,
-        max_attempts: int = 3,
-        backoff_s: float = 0.5,
+        patience: Patience | None = None,
     ) -> None:
         """
         Args:
             max_bytes: larger images fail with TOO_MANY_BYTES; objects are measured before they are read.
             image_column: of tables; None if the images are files.
-            max_attempts: how often one image is asked for, on top of the retries of the store's own client.
-            backoff_s: about how long the first wait between two attempts is; each later one is twice as long.
+            uri_policy: which URIs that stand in tables are followed; by default none.
+            patience: with transient failures of the store; by default `Patience.among_others()`.
         """
         self._max_bytes = max_bytes
+        self._uri_policy = uri_policy
         self._num_threads = num_threads
-        self._max_attempts = max_attempts
-        self._backoff_s = backoff_s
-        self._members = MemberReader(image_column) if image_column is not None else None
+        self._patience = patience or Patience.among_others()
+        self._members = MemberReader(image_column, patience=self._patience) if image_column is not None else None
         self._threads: ThreadPoolExecutor | None = None
 
     def __call__(self, block: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
@@ -68,26 +71,18 @@ class FetchImage:
         if row.error is not None:
             return row, b""
         try:
-            encoded = self._with_retries(row, read)
+            encoded = read(row)
             if not encoded:
-                raise StorageError(ErrorKind.EMPTY, f"{row.image_uri}: there are no bytes")
+                raise StorageError(ErrorKind.EMPTY, f"{shown_uri(row.image_uri)}: there are no bytes")
         except StorageError as error:
             return row.failed(RowError(kind=error.kind, message=str(error))), b""
         return dataclasses.replace(row, image_sha256=hashlib.sha256(encoded).hexdigest()), encoded
 
-    def _with_retries(self, row: ImageRow, read: Callable[[ImageRow], bytes]) -> bytes:
-        for attempt in range(self._max_attempts - 1):
-            try:
-                return read(row)
-            except StorageError as error:
-                if error.kind.permanent:
-                    raise
-            # Spread out, so that the threads of many actors do not come back to a busy store all at once.
-            time.sleep(self._backoff_s * 2**attempt * random.uniform(0.5, 1.5))
-        return read(row)
-
     def _read_file(self, row: ImageRow) -> bytes:
-        return open_store(row.image_uri).get(row.image_uri, max_bytes=self._max_bytes, version=row.version)
+        if row.member:  # the row of a table, which names the image by a URI
+            return self._uri_policy.get(row.image_uri, max_bytes=self._max_bytes, patience=self._patience)
+        store = open_store(row.image_uri, patience=self._patience)
+        return store.get(row.image_uri, max_bytes=self._max_bytes, version=row.version)
 
     def _read_member(self, row: ImageRow) -> bytes:
         place = parse_bytes_member(row.member)

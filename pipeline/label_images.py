@@ -105,7 +105,11 @@ def label_images(work: Work, placement: Placement, *, shards: Sequence[str]) -> 
         .repartition(target_num_rows_per_block=_rows_per_block(work, placement))
         .map_batches(
             until_stopped(FetchImage, stop),
-            fn_constructor_kwargs={"max_bytes": limits.max_bytes, "image_column": work.image_column},
+            fn_constructor_kwargs={
+                "max_bytes": limits.max_bytes,
+                "image_column": work.image_column,
+                "uri_policy": work.uri_policy,
+            },
             batch_size=None,
             num_cpus=placement.fetch_num_cpus,
             compute=ActorPoolStrategy(size=1),
@@ -116,6 +120,9 @@ def label_images(work: Work, placement: Placement, *, shards: Sequence[str]) -> 
             fn_constructor_kwargs={
                 "candidate_resolutions": work.candidate_resolutions,
                 "max_pixels": limits.max_pixels,
+                "min_decoded_fraction": limits.min_decoded_fraction,
+                "decode_timeout_s": limits.decode_timeout_s,
+                "decode_memory_mb": limits.decode_memory_mb,
             },
             batch_size=None,
             num_cpus=placement.tile_num_cpus,

@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import closing
 
 from model.checkpoint_files import digest as checkpoint_digest
 from model.checkpoint_files import local_folder
 from model.config import load_processor_config
 from pipeline.fetch import FetchImage
 from pipeline.label import LabelImage, ReplicaConfig
+from pipeline.patience import FIRST_CONTACT_S, Patience
 from pipeline.prepare import TileImage
 from pipeline.recipes import make_recipes
 from pipeline.storage import canonical_uri
@@ -31,8 +33,21 @@ def label_one(
         manifest_shard="",
         recipes=tuple(recipe.name for recipe in recipes),
     )
-    block = FetchImage(max_bytes=limits.max_bytes, image_column=None)(to_columns([row]))
-    block = TileImage(candidate_resolutions=resolutions, max_pixels=limits.max_pixels)(block)
+    fetch = FetchImage(
+        max_bytes=limits.max_bytes,
+        image_column=None,
+        patience=Patience.from_environment(at_most_s=FIRST_CONTACT_S),  # somebody sits and waits
+    )
+    block = fetch(to_columns([row]))
+    tiler = TileImage(
+        candidate_resolutions=resolutions,
+        max_pixels=limits.max_pixels,
+        min_decoded_fraction=limits.min_decoded_fraction,
+        decode_timeout_s=limits.decode_timeout_s,
+        decode_memory_mb=limits.decode_memory_mb,
+    )
+    with closing(tiler):
+        block = tiler(block)
     (row,) = rows_of(block)
     if row.error is not None:
         return row

@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pipeline.patience import Patience
 from pipeline.storage import StorageError, join_uri, open_store
 
 RENEW_S = 10.0
@@ -63,10 +64,11 @@ class LeaseRecord:
         return f"process {self.pid} on {self.host}, started {self.started_at}"
 
 
-def read_lease(lease_uri: str) -> LeaseRecord | None:
+def read_lease(lease_uri: str, *, patience: Patience | None = None) -> LeaseRecord | None:
     """The lease of the run that holds the output, or held it last; None before the first."""
-    uris = [info.uri for info in open_store(lease_uri).list_or_empty(lease_uri) if info.uri.endswith(".json")]
-    return LeaseRecord(**json.loads(open_store(lease_uri).get(uris[-1]))) if uris else None
+    store = open_store(lease_uri, patience=patience)
+    uris = [info.uri for info in store.list_or_empty(lease_uri) if info.uri.endswith(".json")]
+    return LeaseRecord(**json.loads(store.get(uris[-1]))) if uris else None
 
 
 def is_alive(record: LeaseRecord, *, lease_uri: str, watch_s: float = WATCH_S) -> bool:
@@ -117,21 +119,23 @@ class Lease:
             self._put(state=state, message=message)
 
     def _renew(self) -> None:
+        # Not longer than a renewal should take: the next one says as much, and the end of the run waits for this one.
+        patience = Patience.from_environment(at_most_s=RENEW_S)
         while not self._over.wait(RENEW_S):
             try:
-                self._look()
+                self._look(patience)
                 if not self._lost:
-                    self._put()
+                    self._put(patience)
             except StorageError:
                 continue  # the store is away, and with it the run; if it stays so, others will call it dead
 
-    def _look(self) -> None:
-        now = read_lease(self._lease_uri)
+    def _look(self, patience: Patience) -> None:
+        now = read_lease(self._lease_uri, patience=patience)
         if now is not None and now.owner != self._record.owner:
             self._lost = f"the output was taken over by {now.who}: this run looked dead to it; it stops here"
             self._over.set()
 
-    def _put(self, **changes: Any) -> None:
+    def _put(self, patience: Patience | None = None, **changes: Any) -> None:
         with self._lock:
             self._record = replace(
                 self._record,
@@ -141,7 +145,7 @@ class Lease:
                 **changes,
             )
             uri = _lease_uri(self._lease_uri, self._record.number)
-            open_store(uri).put(uri, json.dumps(asdict(self._record)).encode())
+            open_store(uri, patience=patience).put(uri, json.dumps(asdict(self._record)).encode())
 
 
 @contextmanager

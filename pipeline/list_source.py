@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from pipeline.glob_pattern import GlobPattern, glob_pattern, has_wildcard
 from pipeline.parquet_source import ParquetTables
+from pipeline.patience import FIRST_CONTACT_S, Patience
 from pipeline.source import Source, SourceColumns, SourceRow
 from pipeline.storage import ObjectInfo, StorageError, Store, canonical_uri, open_store, uri_scheme
 from schemas.errors import ErrorKind
@@ -55,7 +56,12 @@ def open_source(spec: SourceSpec, columns: SourceColumns, *, without: Sequence[s
         return ImageFiles(listing)
     tables, num_ignored = listing.tables()
     return ParquetTables(
-        tables, image_column=spec.image_column, carry=spec.carry, columns=columns, num_ignored=num_ignored
+        tables,
+        folder_uri=listing.folder_uri,
+        image_column=spec.image_column,
+        carry=spec.carry,
+        columns=columns,
+        num_ignored=num_ignored,
     )
 
 
@@ -67,6 +73,7 @@ class ImageFiles:
 
     def __init__(self, listing: Listing) -> None:
         self._listing = listing
+        self.folder_uri = listing.folder_uri
         self.num_ignored = 0
 
     def rows(self) -> Iterator[SourceRow]:
@@ -158,9 +165,10 @@ class Listing:
 
 def _listing(uri: str, format_: str, without: tuple[str, ...]) -> Listing:
     store = open_store(uri)
-    if store.exists(uri):
+    first_look = open_store(uri, patience=Patience.from_environment(at_most_s=FIRST_CONTACT_S))
+    if first_look.exists(uri):
         return Listing(uri=uri, format=format_, store=store, folder_uri=uri.rpartition("/")[0], single=True)
-    if has_wildcard(uri) and not _is_folder(store, uri):
+    if not _is_folder(first_look, uri) and has_wildcard(uri):
         pattern = glob_pattern(uri)
         return Listing(
             uri=uri, format=format_, store=store, folder_uri=pattern.folder_uri, without=without, pattern=pattern

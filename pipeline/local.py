@@ -64,6 +64,10 @@ class LocalStore(Store):
                 return _write_exclusively(path, data)  # a file system without hard links
             return True
 
+    def has_conditional_puts(self, folder_uri: str) -> bool:
+        """Always: a hard link, or a file that is opened exclusively, is created once."""
+        return True
+
     def delete(self, uri: str) -> None:
         with _local_errors(uri), contextlib.suppress(FileNotFoundError):
             os.remove(local_path(uri))

@@ -29,6 +29,10 @@ class NewRows:
         self._source, self._runs = source, tuple(map(tuple, runs))
 
     @property
+    def folder_uri(self) -> str:
+        return self._source.folder_uri
+
+    @property
     def carried_schema(self) -> pa.Schema | None:
         return self._source.carried_schema
 

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.patience import Patience
 from pipeline.storage import StorageError, check_readable, open_store
 from schemas.errors import ErrorKind
 
@@ -31,14 +32,14 @@ def parse_bytes_member(member: str) -> tuple[int, int] | None:
 
 
 @contextlib.contextmanager
-def open_table(uri: str) -> Iterator[pq.ParquetFile]:
+def open_table(uri: str, *, patience: Patience | None = None) -> Iterator[pq.ParquetFile]:
     """A Parquet file whose column chunks are read piece by piece; closed with the block.
 
     Raises:
         StorageError: the file cannot be read; UNREADABLE, also from within the block, if it is not valid
         Parquet.
     """
-    with open_store(uri).open(uri) as file, _unreadable_as_storage_error(uri):
+    with open_store(uri, patience=patience).open(uri) as file, _unreadable_as_storage_error(uri):
         yield pq.ParquetFile(file, buffer_size=_READ_BUFFER_BYTES, pre_buffer=False)
 
 
@@ -70,8 +71,9 @@ class MemberReader:
     Rows of one row group asked for in order read that row group once. A row before the place starts it again.
     """
 
-    def __init__(self, image_column: str) -> None:
+    def __init__(self, image_column: str, *, patience: Patience | None = None) -> None:
         self._image_column = image_column
+        self._patience = patience
         self._place: tuple[str, str, int] | None = None
         self._next_row = 0
         self._values: Iterator[bytes] = iter(())
@@ -85,7 +87,7 @@ class MemberReader:
         """
         place = (table_uri, version, row_group)
         if place != self._place or row < self._next_row:
-            self._values = _column_values(table_uri, version, row_group, self._image_column)
+            self._values = self._column_values(table_uri, version, row_group)
             self._place, self._next_row = place, 0
         try:
             while self._next_row <= row:
@@ -101,20 +103,21 @@ class MemberReader:
             raise
         return value
 
-
-def _column_values(table_uri: str, version: str, row_group: int, column: str) -> Iterator[bytes]:
-    check_readable(open_store(table_uri).head(table_uri), max_bytes=None, version=version)
-    with open_table(table_uri) as table:
-        if column not in table.schema_arrow.names or row_group >= table.num_row_groups:
-            raise StorageError(
-                ErrorKind.CHANGED,
-                f"{table_uri}: no column {column!r} in a row group {row_group}; list the source again",
-            )
-        is_struct = pa.types.is_struct(table.schema_arrow.field(column).type)
-        leaf = f"{column}.bytes" if is_struct else column
-        for batch in read_batches(table, row_group, [leaf], IMAGE_BATCH_ROWS):
-            for scalar in batch.column(column):
-                value = scalar.as_py()
-                value = value["bytes"] if is_struct and value else value
-                # A null URI is named like an image in the table, and then the column holds strings.
-                yield value if isinstance(value, bytes) else b""
+    def _column_values(self, table_uri: str, version: str, row_group: int) -> Iterator[bytes]:
+        column = self._image_column
+        info = open_store(table_uri, patience=self._patience).head(table_uri)
+        check_readable(info, max_bytes=None, version=version)
+        with open_table(table_uri, patience=self._patience) as table:
+            if column not in table.schema_arrow.names or row_group >= table.num_row_groups:
+                raise StorageError(
+                    ErrorKind.CHANGED,
+                    f"{table_uri}: no column {column!r} in a row group {row_group}; list the source again",
+                )
+            is_struct = pa.types.is_struct(table.schema_arrow.field(column).type)
+            leaf = f"{column}.bytes" if is_struct else column
+            for batch in read_batches(table, row_group, [leaf], IMAGE_BATCH_ROWS):
+                for scalar in batch.column(column):
+                    value = scalar.as_py()
+                    value = value["bytes"] if is_struct and value else value
+                    # A null URI is named like an image in the table, and then the column holds strings.
+                    yield value if isinstance(value, bytes) else b""

@@ -6,7 +6,8 @@ A row's image is named in one of two ways, and `sample_id`s are unique because o
 
 - bytes in the table: `image_uri` is `table_uri#row`, `member` is `row_group:row_in_group`, version is the table's;
 - a URI in the table: `image_uri` is that URI, `member` is `table_uri#row` (several rows may ask about one image),
-  and there is no version: finding it would take one request for each row.
+  and there is no version: finding it would take one request for each row. Whether it may be followed is asked when
+  it is fetched.
 
 A row without an image, null, is named in the first way, and is found empty when it is fetched.
 """
@@ -33,6 +34,7 @@ class ParquetTables:
         self,
         tables: Sequence[ObjectInfo],
         *,
+        folder_uri: str,
         image_column: str | None,
         carry: Sequence[str] | None,
         columns: SourceColumns,
@@ -45,6 +47,7 @@ class ParquetTables:
         """
         assert tables, "a source has at least one table"
         self._tables = tuple(tables)
+        self.folder_uri = folder_uri
         self._carry = carry
         self._columns = columns
         self.num_ignored = num_ignored

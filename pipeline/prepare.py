@@ -1,46 +1,64 @@
 """Blocks of encoded images -> blocks of tiles, with each image's size, grid and flags in its row.
 
-Does not know Ray, nor what a model makes of the tiles.
+Does not know Ray, nor what a model makes of the tiles. Images are decoded in processes of their own.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from model.tiling import TiledImage, tile_image
-from pipeline.decode import decode_image
-from schemas.errors import ErrorKind, RowFailure
+from pipeline.decode_child import DecodeSettings, PreparedImage
+from pipeline.sandbox import DecodeSandbox
+from schemas.errors import RowFailure
 from schemas.rows import ENCODED_COLUMN, TILES_COLUMN, ImageRow, rows_of, to_columns
 
 
 class TileImage:
-    """Decodes and tiles the images of one block. No row raises; rows that already failed pass through."""
+    """Decodes and tiles the images of one block. No row raises; rows that already failed pass through.
+
+    The first call starts the decoding processes, one for each thread; until then a stage can be pickled.
+    """
 
     def __init__(
         self,
         *,
         candidate_resolutions: tuple[tuple[int, int], ...],
         max_pixels: int,
+        min_decoded_fraction: float = 0.9,
+        decode_timeout_s: float = 60.0,
+        decode_memory_mb: int = 4096,
         num_threads: int = 1,
+        child_module: str = "pipeline.decode_child",
     ) -> None:
         """Args:
         candidate_resolutions: the checkpoint's (width, height) pairs; the first one's width is the tile size S.
         max_pixels: largest image that is decoded.
+        min_decoded_fraction: share of its rows that a file which ends too early must still give.
+        decode_timeout_s: longest time for one image; its process is killed then.
+        decode_memory_mb: address space in MiB of each decoding process.
         num_threads: images of one block decoded at the same time; each one in flight holds its pixels in memory.
+        child_module: what a decoding process runs, see `DecodeSandbox`.
         """
         if not candidate_resolutions or num_threads < 1:
             raise ValueError(
                 f"TileImage needs candidate resolutions and at least one thread, "
                 f"got {candidate_resolutions!r} and {num_threads}"
             )
-        # A config read from JSON, or sent through Arrow, has lists where tuples are meant.
-        self._candidates = tuple((int(width), int(height)) for width, height in candidate_resolutions)
-        self._max_pixels = max_pixels
+        self._settings = DecodeSettings(
+            # A config read from JSON, or sent through Arrow, has lists where tuples are meant.
+            candidate_resolutions=tuple((int(width), int(height)) for width, height in candidate_resolutions),
+            max_pixels=max_pixels,
+            min_decoded_fraction=min_decoded_fraction,
+            timeout_s=decode_timeout_s,
+            memory_mb=decode_memory_mb,
+        )
         self._num_threads = num_threads
+        self._child_module = child_module
+        self._sandboxes: SimpleQueue[DecodeSandbox] | None = None
 
     def __call__(self, block: Mapping[str, Iterable[Any]]) -> dict[str, Any]:
         """{row, carried, encoded} -> {row, carried, tiles}, in the same order.
@@ -48,6 +66,8 @@ class TileImage:
         `tiles` is an object array of uint8 [N, S, S, 3], N = 1 + tiles_wide * tiles_high, and N = 0 for a row with
         an error: one None would make Ray pickle the whole column.
         """
+        if self._sandboxes is None:
+            self._open_sandboxes()
         rows, encoded = rows_of(block), [_as_bytes(value) for value in block[ENCODED_COLUMN]]
         if self._num_threads == 1:
             prepared = [self._prepare(row, data) for row, data in zip(rows, encoded, strict=True)]
@@ -58,34 +78,50 @@ class TileImage:
         columns[TILES_COLUMN] = _object_array([tiles for _, tiles in prepared])
         return columns
 
+    def close(self) -> None:
+        """Ends the decoding processes. To be called while no block is worked on; another block starts new ones."""
+        if self._sandboxes is not None:
+            for _ in range(self._num_threads):
+                self._sandboxes.get().close()
+            self._sandboxes = None
+
+    def __del__(self) -> None:
+        # Ray deletes its actors' stages without closing them. A constructor that raised has set nothing.
+        if hasattr(self, "_sandboxes"):
+            self.close()
+
     def _prepare(self, row: ImageRow, encoded: bytes) -> tuple[ImageRow, np.ndarray]:
         if row.error is not None:
             return row, self._no_tiles()
         try:
-            decoded = decode_image(encoded, max_pixels=self._max_pixels)
-            tiled = self._tile(decoded.image)
+            prepared = self._prepare_in_sandbox(encoded)
         except RowFailure as failure:
             return row.failed(failure.error), self._no_tiles()
-        tiles_wide, tiles_high = tiled.grid
         row = replace(
             row,
-            width_px=decoded.image.width,
-            height_px=decoded.image.height,
-            tiles_wide=int(tiles_wide),
-            tiles_high=int(tiles_high),
-            flags=(*row.flags, *decoded.flags),
+            width_px=prepared.size[0],
+            height_px=prepared.size[1],
+            tiles_wide=prepared.grid[0],
+            tiles_high=prepared.grid[1],
+            flags=(*row.flags, *prepared.flags),
         )
-        return row, tiled.tiles
+        return row, prepared.tiles
 
-    def _tile(self, image: Image.Image) -> TiledImage:
+    def _prepare_in_sandbox(self, encoded: bytes) -> PreparedImage:
+        assert self._sandboxes is not None, "the call that has rows has opened them"
+        sandbox = self._sandboxes.get()
         try:
-            return tile_image(image, self._candidates)
-        except Exception as error:  # the row keeps the reason, and its neighbours go on
-            message = f"{image.width}x{image.height} pixels: {type(error).__name__}: {error}"
-            raise RowFailure(ErrorKind.TILING_FAILED, message) from error
+            return sandbox.prepare(encoded)
+        finally:
+            self._sandboxes.put(sandbox)
+
+    def _open_sandboxes(self) -> None:
+        self._sandboxes = SimpleQueue()
+        for _ in range(self._num_threads):
+            self._sandboxes.put(DecodeSandbox(self._settings, child_module=self._child_module))
 
     def _no_tiles(self) -> np.ndarray:
-        size = self._candidates[0][0]
+        size = self._settings.candidate_resolutions[0][0]
         return np.empty((0, size, size, 3), dtype=np.uint8)
 
 

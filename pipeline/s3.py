@@ -1,45 +1,33 @@
 """`s3://bucket/key` -> a `Store` over S3 and what speaks its API.
 
-It knows no images and no tables. Endpoint, region and credentials come from the usual AWS chain and environment.
+It knows no images and no tables, and leaves it to `pipeline.patience` how long to go on asking. Endpoint, region and
+credentials come from the usual AWS chain and environment.
 """
 
 import contextlib
 import functools
 import io
-import os
-import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
-import boto3
-from botocore import UNSIGNED
-from botocore.client import BaseClient
-from botocore.config import Config
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    CredentialRetrievalError,
-    NoCredentialsError,
-    ParamValidationError,
-    PartialCredentialsError,
-    ProfileNotFound,
-    TokenRetrievalError,
-)
+from botocore.exceptions import ClientError
 
-from pipeline.s3_errors import no_credentials, refused, unreachable
-from pipeline.storage import ObjectInfo, StorageError, Store, check_readable, split_s3
+from pipeline import s3_client
+from pipeline.patience import Patience
+from pipeline.s3_client import code_of, reader, s3_errors, writer
+from pipeline.s3_errors import no_answer
+from pipeline.storage import ObjectInfo, StorageError, Store, check_readable, new_probe_uri, split_s3
 from schemas.errors import ErrorKind
 
+SLOWEST_BYTES_PER_S = 10_000
+"""A body that comes more slowly than this is asked for again."""
+
 _READ_AHEAD_BYTES = 1 << 20
-_NO_CREDENTIALS = (
-    NoCredentialsError,
-    PartialCredentialsError,
-    CredentialRetrievalError,
-    TokenRetrievalError,
-    ProfileNotFound,
-)
-_CLIENT_LOCK = threading.Lock()
+_PIECE_BYTES = 1 << 16
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,18 +40,37 @@ class ListedPage:
 
 
 class S3Store(Store):
-    """Objects of any bucket. `version` is the ETag without its quotes."""
+    """Objects of any bucket. `version` is the ETag without its quotes.
+
+    Every request, be it one page of a listing or one range of an object, is asked again until it is answered or
+    `patience` is spent; boto3 itself asks once.
+    """
+
+    def __init__(self, *, patience: Patience | None = None) -> None:
+        self._patience = patience or Patience.from_environment()
 
     def list(self, prefix_uri: str, *, starting_with: str = "") -> Iterator[ObjectInfo]:
         bucket, key = split_s3(prefix_uri)
         folder = key.rstrip("/") + "/" if key.strip("/") else ""
-        with _s3_errors(prefix_uri):
-            pages = _client().get_paginator("list_objects_v2")
-            for page in pages.paginate(Bucket=bucket, Prefix=folder + starting_with):
-                for entry in page.get("Contents", ()):
-                    if not entry["Key"].endswith("/"):
-                        uri = f"s3://{bucket}/{entry['Key']}"
-                        yield _info(uri, num_bytes=entry["Size"], etag=entry["ETag"])
+        last_key, start = "", dict[str, str]()
+        while True:
+            page = self._list_page(prefix_uri, Bucket=bucket, Prefix=folder + starting_with, **start)
+            entries = [entry for entry in page.get("Contents", ()) if entry["Key"] > last_key]
+            for entry in entries:
+                if not entry["Key"].endswith("/"):
+                    yield _info(f"s3://{bucket}/{entry['Key']}", num_bytes=entry["Size"], etag=entry.get("ETag"))
+            if not page.get("IsTruncated"):
+                return
+            if entries:  # a key outlives any token
+                last_key = entries[-1]["Key"]
+                start = {"StartAfter": last_key}
+            elif "NextContinuationToken" in page:
+                start = {"ContinuationToken": page["NextContinuationToken"]}
+            else:
+                raise no_answer(prefix_uri, f"the listing breaks off after {last_key!r}")
+
+    def _list_page(self, uri: str, **where: str) -> Mapping[str, Any]:
+        return self._ask(f"list {where}", uri, lambda: writer().list_objects_v2(**where))
 
     def list_page(
         self, bucket: str, *, prefix: str, start_after: str = "", token: str = "", delimiter: str = ""
@@ -75,84 +82,112 @@ class S3Store(Store):
             token: of the page before, which had the same other arguments.
         """
         where = {"StartAfter": start_after, "ContinuationToken": token, "Delimiter": delimiter}
-        with _s3_errors(f"s3://{bucket}/{prefix}"):
-            page = _client().list_objects_v2(
-                Bucket=bucket, Prefix=prefix, **{name: value for name, value in where.items() if value}
-            )
+        uri = f"s3://{bucket}/{prefix}"
+        page = self._list_page(uri, Bucket=bucket, Prefix=prefix, **{name: of for name, of in where.items() if of})
+        next_token = page.get("NextContinuationToken", "") if page.get("IsTruncated") else ""
+        if page.get("IsTruncated") and not next_token:
+            raise no_answer(uri, "the listing breaks off")
         return ListedPage(
             objects=[
-                _info(f"s3://{bucket}/{entry['Key']}", num_bytes=entry["Size"], etag=entry["ETag"])
+                _info(f"s3://{bucket}/{entry['Key']}", num_bytes=entry["Size"], etag=entry.get("ETag"))
                 for entry in page.get("Contents", ())
             ],
             folders=[entry["Prefix"] for entry in page.get("CommonPrefixes", ())],
-            next_token=page.get("NextContinuationToken", "") if page["IsTruncated"] else "",
+            next_token=next_token,
         )
 
     def head(self, uri: str) -> ObjectInfo:
-        bucket, key = split_s3(uri)
-        with _s3_errors(uri):
-            found = _client().head_object(Bucket=bucket, Key=key)
-            return _info(uri, num_bytes=found["ContentLength"], etag=found["ETag"])
+        return self._ask("head", uri, functools.partial(_head, uri))
 
     def get(self, uri: str, *, max_bytes: int | None = None, version: str = "") -> bytes:
         bucket, key = split_s3(uri)
-        with _s3_errors(uri):
-            found = _client().get_object(Bucket=bucket, Key=key)
+
+        def request() -> bytes:
+            found = reader().get_object(Bucket=bucket, Key=key)
             with contextlib.closing(found["Body"]) as body:
-                info = _info(uri, num_bytes=found["ContentLength"], etag=found["ETag"])
+                info = _info(uri, num_bytes=found.get("ContentLength"), etag=found.get("ETag"))
                 check_readable(info, max_bytes=max_bytes, version=version)
-                return cast(bytes, body.read())
+                return _read(body, info)
+
+        return self._ask("get", uri, request)
 
     def open(self, uri: str) -> BinaryIO:
-        return cast(BinaryIO, io.BufferedReader(_RangedObject(self.head(uri)), buffer_size=_READ_AHEAD_BYTES))
+        return cast(BinaryIO, io.BufferedReader(_RangedObject(self, self.head(uri)), buffer_size=_READ_AHEAD_BYTES))
+
+    def get_range(self, info: ObjectInfo, first: int, num_bytes: int) -> bytes:
+        """`num_bytes` bytes of an object from its byte `first`; CHANGED once it is not the object of `info`."""
+        bucket, key = split_s3(info.uri)
+        byte_range = f"bytes={first}-{first + num_bytes - 1}"
+
+        def request() -> bytes:
+            found = reader().get_object(Bucket=bucket, Key=key, Range=byte_range)
+            with contextlib.closing(found["Body"]) as body:
+                current = _info(info.uri, num_bytes=num_bytes, etag=found.get("ETag"))
+                check_readable(current, max_bytes=None, version=info.version)
+                if found.get("ContentLength") != num_bytes:
+                    answered = f"{found.get('ContentLength')} bytes where {num_bytes} were asked for"
+                    raise StorageError(ErrorKind.STORE_UNAVAILABLE, f"{info.uri}: the store answered {answered}")
+                return _read(body, current)
+
+        return self._ask(f"get {byte_range}", info.uri, request)
 
     def put(self, uri: str, data: bytes) -> None:
-        bucket, key = split_s3(uri)
-        with _s3_errors(uri):
-            _client().put_object(Bucket=bucket, Key=key, Body=data)
+        self._ask("put", uri, functools.partial(_put, uri, data))
 
     def put_if_absent(self, uri: str, data: bytes) -> bool:
-        """On a store without conditional puts (it answers NotImplemented) this looks first and then writes:
-        two writers within one round trip of each other may then both be told True.
+        """On a store without conditional puts (it refuses them, or takes them for plain ones) this looks first and then
+        writes: two writers within one round trip of each other may then both be told True.
         """
-        bucket, key = split_s3(uri)
-        with _s3_errors(uri):
-            try:
-                _client().put_object(Bucket=bucket, Key=key, Body=data, IfNoneMatch="*")
-            except ClientError as error:
-                return self._after_refused_put(uri, data, error)
-        return True
+        asked_before = False
 
-    def _after_refused_put(self, uri: str, data: bytes, error: ClientError) -> bool:
-        code = error.response["Error"]["Code"]
-        if code in ("PreconditionFailed", "412"):
-            # The answer to a first attempt may have been lost: then the object that is in the way is ours.
-            retried = error.response["ResponseMetadata"].get("RetryAttempts", 0) > 0
-            return retried and self.get(uri) == data
-        if code in ("ConditionalRequestConflict", "409"):
+        def request() -> bool:
+            nonlocal asked_before
+            # The answer to an earlier attempt may have been lost: then the object that is in the way is ours.
+            may_be_ours, asked_before = asked_before, True
+            if not _exists(uri) and _put_if_absent(uri, data):
+                return True
+            return may_be_ours and _holds(uri, data)
+
+        return self._ask("put_if_absent", uri, request)
+
+    def has_conditional_puts(self, folder_uri: str) -> bool:
+        probe_uri = new_probe_uri(folder_uri)
+
+        def request() -> bool:
+            with contextlib.suppress(_ConditionalPutError):
+                _conditional_put(probe_uri, b"probe")
+                return not _conditional_put(probe_uri, b"probe")
             return False
-        if code in ("NotImplemented", "501"):
-            if self.exists(uri):
-                return False
-            self.put(uri, data)
-            return True
-        raise error
+
+        try:
+            return self._ask("probe", probe_uri, request)
+        finally:
+            self.delete(probe_uri)
 
     def delete(self, uri: str) -> None:
         bucket, key = split_s3(uri)
-        with _s3_errors(uri):
-            _client().delete_object(Bucket=bucket, Key=key)
+        self._ask("delete", uri, lambda: writer().delete_object(Bucket=bucket, Key=key))
 
     def exists(self, uri: str) -> bool:
         return bool(split_s3(uri)[1]) and super().exists(uri)
+
+    def _ask(self, what: str, uri: str, request: Callable[[], T]) -> T:
+        def attempt() -> T:
+            with s3_errors(uri):
+                return request()
+
+        def probe() -> None:
+            with s3_errors(uri):
+                reader().head_bucket(Bucket=split_s3(uri)[0])
+
+        return s3_client.health().ask(attempt, key=f"{what} {uri}", patience=self._patience, probe=probe)
 
 
 class _RangedObject(io.RawIOBase):
     """Every read is one ranged GET, and fails once the object is not the one that was opened."""
 
-    def __init__(self, info: ObjectInfo) -> None:
-        self._info = info
-        self._bucket, self._key = split_s3(info.uri)
+    def __init__(self, store: S3Store, info: ObjectInfo) -> None:
+        self._store, self._info = store, info
         self._position = 0
 
     def readable(self) -> bool:
@@ -169,77 +204,94 @@ class _RangedObject(io.RawIOBase):
         self._position = max(0, origin + offset)
         return self._position
 
+    def readall(self) -> bytes:
+        # The one that we would inherit asks for 8 KiB at a time.
+        num_bytes = max(0, self._info.num_bytes - self._position)
+        data = self._store.get_range(self._info, self._position, num_bytes) if num_bytes else b""
+        self._position += num_bytes
+        return data
+
     def readinto(self, buffer: Any) -> int:
         num_bytes = min(len(buffer), self._info.num_bytes - self._position)
         if num_bytes <= 0:
             return 0
-        data = self._get_range(self._position, num_bytes)
-        buffer[: len(data)] = data
-        self._position += len(data)
-        return len(data)
-
-    def _get_range(self, first: int, num_bytes: int) -> bytes:
-        with _s3_errors(self._info.uri):
-            found = _client().get_object(
-                Bucket=self._bucket, Key=self._key, Range=f"bytes={first}-{first + num_bytes - 1}"
-            )
-            with contextlib.closing(found["Body"]) as body:
-                current = _info(self._info.uri, num_bytes=num_bytes, etag=found["ETag"])
-                check_readable(current, max_bytes=None, version=self._info.version)
-                return cast(bytes, body.read())
+        buffer[:num_bytes] = self._store.get_range(self._info, self._position, num_bytes)
+        self._position += num_bytes
+        return num_bytes
 
 
-def _info(uri: str, *, num_bytes: int, etag: str) -> ObjectInfo:
-    return ObjectInfo(uri=uri, num_bytes=num_bytes, version=etag.strip('"'))
+class _ConditionalPutError(Exception):
+    """The store says that it knows no conditional puts."""
 
 
-def _client() -> BaseClient:
-    """This process's client for the AWS settings of the environment as it is now."""
-    settings = tuple(sorted((name, value) for name, value in os.environ.items() if name.startswith("AWS_")))
-    with _CLIENT_LOCK:  # creating a client is not thread-safe; using one is
-        return _client_for(os.getpid(), settings)
+def _head(uri: str) -> ObjectInfo:
+    bucket, key = split_s3(uri)
+    found = reader().head_object(Bucket=bucket, Key=key)
+    return _info(uri, num_bytes=found.get("ContentLength"), etag=found.get("ETag"))
 
 
-@functools.lru_cache(maxsize=4)
-def _client_for(pid: int, settings: tuple[tuple[str, str], ...]) -> BaseClient:
-    """The arguments are only its place in the cache; a forked process must not share connections."""
-    anonymous = dict(settings).get("AWS_NO_SIGN_REQUEST", "").lower() in ("1", "true", "yes")
-    client = _new_client("auto", anonymous)
-    # Addresses like bucket.127.0.0.1 do not resolve, and few private endpoints have wildcard names.
-    is_aws = ".amazonaws.com" in client.meta.endpoint_url
-    return client if is_aws else _new_client("path", anonymous)
-
-
-def _new_client(addressing_style: str, anonymous: bool) -> BaseClient:
-    config = Config(
-        retries={"mode": "standard", "total_max_attempts": 3},
-        connect_timeout=10,
-        read_timeout=60,
-        max_pool_connections=64,
-        # Many compatible stores refuse the trailing checksums that newer SDKs add on their own.
-        request_checksum_calculation="when_required",
-        response_checksum_validation="when_required",
-        s3={"addressing_style": addressing_style},
-        **({"signature_version": UNSIGNED} if anonymous else {}),
-    )
-    return boto3.session.Session().client("s3", config=config)
-
-
-@contextlib.contextmanager
-def _s3_errors(uri: str) -> Iterator[None]:
+def _exists(uri: str) -> bool:
     try:
-        yield
-    except StorageError:
-        raise
+        _head(uri)
     except ClientError as error:
-        answer = error.response.get("Error", {})
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        raise refused(uri, code=answer.get("Code", ""), status=status, message=answer.get("Message", "")) from error
-    except _NO_CREDENTIALS as error:
-        raise no_credentials(uri, str(error).rstrip(".")) from error
-    except ParamValidationError as error:
-        raise StorageError(ErrorKind.UNSUPPORTED_URI, f"{uri}: is not a possible S3 name ({error})") from error
-    except BotoCoreError as error:
-        raise unreachable(uri, str(error).rstrip(".")) from error
-    except ValueError as error:  # botocore's way to say that the endpoint is not a URL
-        raise StorageError(ErrorKind.UNSUPPORTED_URI, f"{uri}: {error}; check AWS_ENDPOINT_URL") from error
+        if code_of(error) in ("404", "NoSuchKey"):
+            return False
+        raise
+    return True
+
+
+def _holds(uri: str, data: bytes) -> bool:
+    bucket, key = split_s3(uri)
+    try:
+        found = reader().get_object(Bucket=bucket, Key=key)
+    except ClientError as error:
+        if code_of(error) == "NoSuchKey":
+            return False
+        raise
+    with contextlib.closing(found["Body"]) as body:
+        info = _info(uri, num_bytes=found.get("ContentLength"), etag=found.get("ETag"))
+        return info.num_bytes == len(data) and _read(body, info) == data
+
+
+def _put(uri: str, data: bytes, **conditions: str) -> None:
+    bucket, key = split_s3(uri)
+    writer().put_object(Bucket=bucket, Key=key, Body=data, **conditions)
+
+
+def _put_if_absent(uri: str, data: bytes) -> bool:
+    try:
+        return _conditional_put(uri, data)
+    except _ConditionalPutError:
+        _put(uri, data)
+        return True
+
+
+def _conditional_put(uri: str, data: bytes) -> bool:
+    try:
+        _put(uri, data, IfNoneMatch="*")
+    except ClientError as error:
+        code = code_of(error)
+        if code in ("PreconditionFailed", "412"):
+            return False
+        if code in ("NotImplemented", "501"):
+            raise _ConditionalPutError from error
+        raise
+    return True
+
+
+def _read(body: Any, info: ObjectInfo) -> bytes:
+    """The whole body. A time-out of the client's is about silence; a trickle would keep it waiting for days."""
+    deadline_s = time.monotonic() + s3_client.READ_TIMEOUT_S + info.num_bytes / SLOWEST_BYTES_PER_S
+    pieces = []
+    while piece := body.read(_PIECE_BYTES):
+        pieces.append(piece)
+        if time.monotonic() > deadline_s:
+            raise no_answer(info.uri, f"the body came more slowly than {SLOWEST_BYTES_PER_S} bytes/s")
+    return b"".join(pieces)
+
+
+def _info(uri: str, *, num_bytes: int | None, etag: str | None) -> ObjectInfo:
+    # An answer that ends within its headers is complete to Python's HTTP client.
+    if num_bytes is None or etag is None or etag.count('"') == 1:
+        raise no_answer(uri, "its headers are cut short")
+    return ObjectInfo(uri=uri, num_bytes=num_bytes, version=etag.strip('"'))

@@ -22,17 +22,28 @@ _FORBIDDEN = {
     "PermanentRedirect": "the bucket is in another region; set AWS_DEFAULT_REGION or AWS_ENDPOINT_URL",
     "AuthorizationHeaderMalformed": "the bucket is in another region; set AWS_DEFAULT_REGION",
 }
-_TRANSIENT = ("SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable", "OperationAborted")
+_TRANSIENT = (
+    "BadDigest",
+    "ConditionalRequestConflict",
+    "IncompleteBody",
+    "InternalError",
+    "OperationAborted",
+    "RequestTimeout",
+    "ServiceUnavailable",
+    "SlowDown",
+    "TemporaryRedirect",
+    "XAmzContentSHA256Mismatch",
+)
 
 
-def no_credentials(uri: str, detail: str) -> StorageError:
-    """Credentials could not be found or fetched on this side."""
+def client_failed(uri: str, detail: str) -> StorageError:
+    """Nothing was asked: credentials could not be found or fetched, or the settings of this side are wrong."""
     return StorageError(
         ErrorKind.FORBIDDEN, f"{uri}: {detail}; {_CREDENTIALS}, or set AWS_NO_SIGN_REQUEST=1 for a public bucket"
     )
 
 
-def unreachable(uri: str, detail: str) -> StorageError:
+def no_answer(uri: str, detail: str) -> StorageError:
     """No answer, or half of one."""
     return StorageError(
         ErrorKind.STORE_UNAVAILABLE,

@@ -33,6 +33,9 @@ _BRANDS = {b"avif": "AVIF", b"avis": "AVIF", b"mif1": "HEIF", b"msf1": "HEIF"} |
 )
 _TIFF_BYTES = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}
 """Bytes of one value, by the type's number; the others have one byte."""
+_TIFF_DATA_TAGS = (273, 279, 324, 325)
+"""StripOffsets, StripByteCounts, TileOffsets, TileByteCounts."""
+_TIFF_WHOLE_NUMBERS = {3: "H", 4: "I"}
 _BOXES_WITHOUT_DATA = {b"jP  ", b"ftyp", b"jp2h", b"meta"}
 _SUPPORTED = ("JPEG", "PNG", "GIF", "TIFF", "BMP", "JPEG 2000", "WebP", "AVIF")
 
@@ -85,23 +88,29 @@ def _declared_num_bytes(encoded: bytes, kind: str) -> int:
             case "BMP":
                 return int(struct.unpack_from("<I", encoded, 2)[0])
             case "TIFF":
-                return _end_of_tiff_directory(encoded)
+                return _end_of_tiff(encoded)
             case _:
                 return _end_of_boxes(encoded)
     except struct.error:
         return len(encoded) + 1
 
 
-def _end_of_tiff_directory(encoded: bytes) -> int:
-    """Where the first directory and the values it points to end; the pixels may lie before or after it."""
+def _end_of_tiff(encoded: bytes) -> int:
+    """Where the last of the first directory, the values it points to, and its strips or tiles of pixels ends."""
     order = "<" if encoded[:2] == b"II" else ">"
     (start,) = struct.unpack_from(order + "I", encoded, 4)
     (num_entries,) = struct.unpack_from(order + "H", encoded, start)
-    ends = [start + 2 + 12 * num_entries]
+    ends, numbers = [start + 2 + 12 * num_entries], {}
     for offset in range(start + 2, ends[0], 12):
-        _tag, kind, count, value = struct.unpack_from(order + "HHII", encoded, offset)
+        tag, kind, count, value = struct.unpack_from(order + "HHII", encoded, offset)
         num_bytes = count * _TIFF_BYTES.get(kind, 1)
         ends.append(value + num_bytes if num_bytes > 4 else 0)
+        if tag in _TIFF_DATA_TAGS and kind in _TIFF_WHOLE_NUMBERS and tag not in numbers:
+            values_at = value if num_bytes > 4 else offset + 8
+            numbers[tag] = struct.unpack_from(f"{order}{count}{_TIFF_WHOLE_NUMBERS[kind]}", encoded, values_at)
+    for offsets_tag, sizes_tag in ((273, 279), (324, 325)):
+        pieces = zip(numbers.get(offsets_tag, ()), numbers.get(sizes_tag, ()), strict=False)
+        ends += [offset + size for offset, size in pieces]
     return max(ends)
 
 

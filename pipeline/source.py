@@ -46,6 +46,10 @@ class Source(Protocol):
     """An opened source. Opening it looked at a few objects only; `rows` walks through all of them."""
 
     @property
+    def folder_uri(self) -> str:
+        """The folder that all of the source lies in, as the job's URI names it."""
+
+    @property
     def carried_schema(self) -> pa.Schema | None:
         """Of the carried columns; None if nothing is carried."""
 

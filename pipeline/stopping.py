@@ -55,7 +55,9 @@ def _watch(stopping: Stopping, on_stop: Callable[[], None], grace_s: float) -> N
         return
     try:
         on_stop()
-    finally:
-        if not stopping.over.wait(grace_s):
-            stopping.time_is_up = True
-            signal.raise_signal(signal.SIGTERM)
+    except Exception:  # noqa: BLE001 - whoever was to end in peace was not told, so that there is nothing to wait for
+        grace_s = 0
+    if not stopping.over.wait(grace_s):
+        stopping.time_is_up = True
+        # To the main thread: a signal that another one takes does not wake it from a wait.
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)

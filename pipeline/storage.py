@@ -10,22 +10,29 @@ import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import unquote
 
+from pipeline.redact import redacted
 from schemas.errors import ErrorKind
 
+if TYPE_CHECKING:
+    from pipeline.patience import Patience
+
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+# A password may hold an unescaped "/"; a port is none.
+_PASSWORD = re.compile(r"(?<=://)([^/?#]*@|(?!\[)[^/:@]*:(?!\d*([/?#]|$))[^@]*@)")
+_WITHOUT_QUERY = ("", "file", "s3")
 
 
 class StorageError(ValueError):
     """A store refused, or could not be reached. One line: the URI, what happened and what to do about it.
 
-    `kind` says whether trying again can help (`kind.permanent`).
+    `kind` says whether trying again can help (`kind.permanent`). Credentials in the message are masked.
     """
 
     def __init__(self, kind: ErrorKind, message: str) -> None:
-        super().__init__(" ".join(message.split()))
+        super().__init__(redacted(" ".join(message.split())))
         self.kind = kind
 
     def __reduce__(self) -> tuple[type["StorageError"], tuple[ErrorKind, str]]:
@@ -79,10 +86,17 @@ class Store(ABC):
 
     @abstractmethod
     def put_if_absent(self, uri: str, data: bytes) -> bool:
-        """Creates the object and says True, or leaves the one that is there and says False."""
+        """Creates the object and says True, or leaves the one that is there and says False.
 
-    def has_conditional_puts(self, folder_uri: str) -> bool:  # TEMPORARY
-        return True
+        Two writers must bring different data: where an answer is lost, whose the object is shows in its content.
+        """
+
+    @abstractmethod
+    def has_conditional_puts(self, folder_uri: str) -> bool:
+        """Whether `put_if_absent` is atomic in this folder, so that of two writers at once one is told False.
+
+        Where it has to be found out, it is tried with an object that is removed again.
+        """
 
     @abstractmethod
     def delete(self, uri: str) -> None:
@@ -108,7 +122,7 @@ class Store(ABC):
 
     def check_writable(self, folder_uri: str) -> None:
         """Writes and removes one small object in the folder; the error names the folder."""
-        probe_uri = join_uri(folder_uri, f".labelmill-probe-{uuid.uuid4().hex}")
+        probe_uri = new_probe_uri(folder_uri)
         try:
             self.put(probe_uri, b"probe")
             self.delete(probe_uri)
@@ -116,25 +130,36 @@ class Store(ABC):
             raise StorageError(error.kind, f"cannot write to {folder_uri}: {error}") from error
 
 
-def open_store(uri: str) -> Store:
+def open_store(uri: str, *, patience: "Patience | None" = None) -> Store:
     """The store of a local path (plain, with `~`, or `file://`) or an `s3://` URI. Connects to nothing yet.
+
+    Args:
+        patience: how long transient failures of S3 are waited out; by default as the environment says
+            (`Patience.from_environment`). Local files are not waited for.
 
     Raises:
         StorageError: UNSUPPORTED_URI for any other scheme.
+        ValueError: `LABELMILL_STORE_PATIENCE_S` is not a number of seconds.
     """
     scheme = uri_scheme(uri)
     # Imported here because both build on this module, and because local jobs need not wait for boto3.
     if scheme == "s3":
         from pipeline.s3 import S3Store
 
-        return S3Store()
+        return S3Store(patience=patience)
     if scheme in ("", "file"):
         from pipeline.local import LocalStore
 
         return LocalStore()
     raise StorageError(
-        ErrorKind.UNSUPPORTED_URI, f"{uri}: scheme {scheme!r} is not supported; use a local path, file:// or s3://"
+        ErrorKind.UNSUPPORTED_URI,
+        f"{shown_uri(uri)}: scheme {scheme!r} is not supported; use a local path, file:// or s3://",
     )
+
+
+def new_probe_uri(folder_uri: str) -> str:
+    """A name in the folder that nobody else has."""
+    return join_uri(folder_uri, f".labelmill-probe-{uuid.uuid4().hex}")
 
 
 def check_readable(info: ObjectInfo, *, max_bytes: int | None, version: str) -> None:
@@ -142,11 +167,12 @@ def check_readable(info: ObjectInfo, *, max_bytes: int | None, version: str) -> 
     if version and info.version != version:
         raise StorageError(
             ErrorKind.CHANGED,
-            f"{info.uri}: changed since it was listed (was {version}, is {info.version}); list it again",
+            f"{shown_uri(info.uri)}: changed since it was listed (was {version}, is {info.version}); list it again",
         )
     if max_bytes is not None and info.num_bytes > max_bytes:
         raise StorageError(
-            ErrorKind.TOO_MANY_BYTES, f"{info.uri}: {info.num_bytes} bytes, more than limits.max_bytes = {max_bytes}"
+            ErrorKind.TOO_MANY_BYTES,
+            f"{shown_uri(info.uri)}: {info.num_bytes} bytes, more than limits.max_bytes = {max_bytes}",
         )
 
 
@@ -154,6 +180,23 @@ def uri_scheme(uri: str) -> str:
     """The scheme in lower case; "" for a plain path, which may hold a colon (`a:b.jpg`)."""
     match = _SCHEME.match(uri)
     return match.group(1).lower() if match else ""
+
+
+def without_password(uri: str) -> str:
+    """The URI without `user:password@`."""
+    return _PASSWORD.sub("", uri) if uri_scheme(uri) else uri
+
+
+def shown_uri(uri: str) -> str:
+    """The URI as messages and logs may repeat it: without password and query, which is where signatures and tokens are.
+
+    A local path and an S3 key have no query: all of them is the name.
+    """
+    shown = without_password(uri)
+    if uri_scheme(uri) in _WITHOUT_QUERY:
+        return shown
+    name = re.split(r"[?#]", shown, maxsplit=1)[0]
+    return name if name == shown else f"{name}?..."
 
 
 def join_uri(base: str, *parts: str) -> str:
@@ -177,10 +220,15 @@ def canonical_uri(uri: str) -> str:
 
 
 def resolve_uri(text: str, base: str) -> str:
-    """A URI found in data: as it is when absolute, else relative to the folder `base`, never above its bucket."""
+    """A URI found in data: as it is when absolute, else relative to the folder `base`, never above its bucket.
+
+    Whether it may be followed is not decided here: see `pipeline.uri_policy`. Passwords of web servers are dropped.
+    """
     scheme = uri_scheme(text)
     if scheme == "file":
         return local_path(text)
+    if scheme in ("http", "https"):
+        return without_password(text)
     if scheme:
         return text
     if text.startswith("/"):

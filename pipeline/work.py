@@ -5,7 +5,6 @@ Knows no Ray: what it finds is handed to the stages as plain values.
 """
 
 import itertools
-import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -21,9 +20,11 @@ from pipeline.ledger import CARD_NAME, TRANSIENT_KINDS, RunFolder, Wanted
 from pipeline.list_source import open_source
 from pipeline.manifest import write_manifest
 from pipeline.new_rows import NewRows
+from pipeline.patience import FIRST_CONTACT_S, Patience
 from pipeline.recipes import Recipe, make_recipes
 from pipeline.source import Source, SourceColumns
 from pipeline.storage import canonical_uri, join_uri, open_store
+from pipeline.uri_policy import UriPolicy
 from schemas.job import JobSpec, load_job
 from schemas.recipe_specs import columns_of
 from schemas.tables import ALL_TABLES, SCHEMA_VERSION, carried_name
@@ -42,6 +43,7 @@ class Work:
     candidate_resolutions: tuple[tuple[int, int], ...]
     recipes: tuple[Recipe, ...]
     image_column: str | None
+    uri_policy: UriPolicy
     carried_schema: pa.Schema | None
     shards: tuple[str, ...]
     num_images: int
@@ -69,6 +71,7 @@ class InspectedJob:
     checkpoint_digest: str
     candidate_resolutions: tuple[tuple[int, int], ...]
     recipes: tuple[Recipe, ...]
+    uri_policy: UriPolicy
     identity: Mapping[str, Any]
 
     def resolve(
@@ -110,6 +113,7 @@ class InspectedJob:
             candidate_resolutions=self.candidate_resolutions,
             recipes=self.recipes,
             image_column=self.source.image_column,
+            uri_policy=self.uri_policy,
             carried_schema=self.source.carried_schema,
             shards=tuple(shard for listed in manifest["shards_by_run"] for shard in listed),
             num_images=manifest["num_images"],
@@ -128,7 +132,8 @@ def inspect(job: JobSpec) -> InspectedJob:
     """
     output_uri = canonical_uri(job.output)
     folder = RunFolder(output_uri)
-    open_store(output_uri).check_writable(output_uri)
+    patience = Patience.from_environment(at_most_s=FIRST_CONTACT_S)
+    open_store(output_uri, patience=patience).check_writable(output_uri)
     earlier = folder.get_json(RUN_FILE)
     if earlier is None:
         _refuse_foreign_files(output_uri)
@@ -142,6 +147,7 @@ def inspect(job: JobSpec) -> InspectedJob:
     columns = _columns(job)
     source = open_source(job.source, columns, without=folder.written_uris)
     _refuse_colliding_columns(source.carried_schema, job)
+    uri_policy = UriPolicy.of_source(job.source, source.folder_uri)
     identity = _identity(job, digest, recipes, columns, source.carried_schema)
     if earlier is not None:
         _refuse_changes(earlier["identity"], identity, output_uri)
@@ -152,6 +158,7 @@ def inspect(job: JobSpec) -> InspectedJob:
         checkpoint_digest=digest,
         candidate_resolutions=processor.config.candidate_resolutions,
         recipes=recipes,
+        uri_policy=uri_policy,
         identity=identity,
     )
 
@@ -163,7 +170,8 @@ def job_of(output: str, overrides: Sequence[str] = ()) -> JobSpec:
         ValueError: there is none, or an override does not fit it.
     """
     folder = RunFolder(canonical_uri(output))
-    store, uri = open_store(folder.uri), join_uri(folder.uri, JOB_FILE)
+    patience = Patience.from_environment(at_most_s=FIRST_CONTACT_S)
+    store, uri = open_store(folder.uri, patience=patience), join_uri(folder.uri, JOB_FILE)
     if not store.exists(uri):
         raise ValueError(f"{output} holds no run of labelmill (no _run/{JOB_FILE}): give the output of a job")
     return load_job(store.get(uri).decode(), overrides).model_copy(update={"output": folder.output_uri})
@@ -171,7 +179,9 @@ def job_of(output: str, overrides: Sequence[str] = ()) -> JobSpec:
 
 def _put_job(folder: RunFolder, job: JobSpec) -> None:
     """With locations that mean the same in every folder."""
-    source = job.source.model_copy(update={"uri": canonical_uri(job.source.uri)})
+    roots = job.source.image_roots
+    places = {"uri": canonical_uri(job.source.uri), "image_roots": roots and tuple(map(canonical_uri, roots))}
+    source = job.source.model_copy(update=places)
     checkpoint = os.path.abspath(job.checkpoint) if os.path.isdir(job.checkpoint) else job.checkpoint
     job = job.model_copy(update={"source": source, "output": folder.output_uri, "checkpoint": checkpoint})
     open_store(folder.uri).put(join_uri(folder.uri, JOB_FILE), job.to_yaml().encode())
@@ -193,8 +203,10 @@ def _identity(
     """What an output was made from; a later run may only add recipes to it."""
     return {
         "schema_version": SCHEMA_VERSION,
-        # The same relative path names something else in another folder.
-        "source": json.loads(job.source.model_dump_json()) | {"uri": canonical_uri(job.source.uri)},
+        # The same relative path names something else in another folder. What the source's tables are trusted with may
+        # change: the images are the same ones.
+        "source": job.source.model_dump(mode="json", exclude={*job.source.TRUST})
+        | {"uri": canonical_uri(job.source.uri)},
         "columns carried along": {field.name: str(field.type) for field in carried_schema or ()},
         # The manifest holds what these columns say: images listed without them would be asked nothing.
         "columns read": asdict(columns),

@@ -28,6 +28,13 @@ class ErrorKind(StrEnum):
     UNREADABLE = "unreadable"
     TRUNCATED = "truncated"
     DECODER_FAILED = "decoder_failed"
+    """The decoder refuses the bytes."""
+    DECODER_CRASHED = "decoder_crashed"
+    """The process that decodes ended, twice: the bytes end it again."""
+    DECODER_TIMED_OUT = "decoder_timed_out"
+    """Transient, because the machine may have been busy."""
+    DECODER_OUT_OF_MEMORY = "decoder_out_of_memory"
+    """Permanent under the limit that its message names."""
     TILING_FAILED = "tiling_failed"
     CONTEXT_TOO_LONG = "context_too_long"
     ENGINE_ERROR = "engine_error"
@@ -56,12 +63,20 @@ _STAGES = {
     ErrorKind.UNREADABLE: Stage.DECODE,
     ErrorKind.TRUNCATED: Stage.DECODE,
     ErrorKind.DECODER_FAILED: Stage.DECODE,
+    ErrorKind.DECODER_CRASHED: Stage.DECODE,
+    ErrorKind.DECODER_TIMED_OUT: Stage.DECODE,
+    ErrorKind.DECODER_OUT_OF_MEMORY: Stage.DECODE,
     ErrorKind.TILING_FAILED: Stage.TILE,
     ErrorKind.CONTEXT_TOO_LONG: Stage.LABEL,
     ErrorKind.ENGINE_ERROR: Stage.LABEL,
     ErrorKind.WORKER_DIED: Stage.LABEL,
 }
-_TRANSIENT = {ErrorKind.STORE_UNAVAILABLE, ErrorKind.ENGINE_ERROR, ErrorKind.WORKER_DIED}
+_TRANSIENT = {
+    ErrorKind.STORE_UNAVAILABLE,
+    ErrorKind.DECODER_TIMED_OUT,
+    ErrorKind.ENGINE_ERROR,
+    ErrorKind.WORKER_DIED,
+}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, field_validator, model_validator
@@ -26,6 +26,7 @@ from schemas.recipe_specs import (
     Text,
     Texts,
     Whole,
+    all_different,
     columns_of,
 )
 
@@ -63,11 +64,15 @@ def _auto_or_count(value: object) -> object:
 
 
 Location = Annotated[Text, AfterValidator(_no_password)]
+Locations = Annotated[tuple[Location, ...], AfterValidator(all_different)]
 AutoOrCount = Annotated[Literal["auto"] | int, BeforeValidator(_auto_or_count)]
 
 
 class SourceSpec(Spec):
     """The images to label. In a job file, a plain text stands for `{uri: <text>}`."""
+
+    TRUST: ClassVar[tuple[str, ...]] = ("image_roots", "allow_http")
+    """Keys that say what URIs in tables are followed; the others say which images there are."""
 
     uri: Location
     """A folder, a glob, an `s3://` prefix, or a table (Parquet, JSONL, WebDataset shards) of images."""
@@ -77,12 +82,24 @@ class SourceSpec(Spec):
     """Column of a table with the images, as bytes or as URIs; by default its type and name tell."""
     carry: Texts | None = None
     """Columns of a table that are copied into the labels; by default all but the image."""
+    image_roots: Locations | None = None
+    """Folders and `s3://` prefixes below which the images lie that a table names by URI; others are quarantined.
+
+    By default the folder of the source: the one that `uri` names, or that the table or the glob that it names lies in.
+    The same for files and S3, so that a table reads nothing by default that was not put beside it. A list given here is
+    the whole list: it replaces the default.
+    """
+    allow_http: bool = False
+    """Whether a table may name images by `http://` and `https://` URLs, of hosts with public addresses."""
 
     @model_validator(mode="after")
     def _image_files_have_no_columns(self) -> "SourceSpec":
         for key in ("image_column", "carry"):
             if self.format == "images" and getattr(self, key):
                 raise refuse("names columns, but image files have none: set format to parquet, or remove it", key)
+        for key in self.TRUST:
+            if self.format == "images" and getattr(self, key):
+                raise refuse("is about URIs in tables, but the format is images: remove it", key)
         return self
 
 
@@ -93,6 +110,12 @@ class LimitsSpec(Spec):
     """Largest image, width times height in pixels; read from its header, before anything is decoded."""
     max_bytes: Whole = Field(default=100_000_000, ge=1)
     """Largest encoded image, in bytes."""
+    min_decoded_fraction: Real = Field(default=0.9, gt=0, le=1)
+    """An image file that ends too early is used, and flagged `truncated`, if this share of its rows can be decoded."""
+    decode_timeout_s: Real = Field(default=60, gt=0, le=86_400)
+    """Longest time for decoding and tiling one image, in seconds; the process that does it is killed then."""
+    decode_memory_mb: Whole = Field(default=4096, ge=256)
+    """Address space of the process that decodes one image at a time, in MiB; 150 of it are Python and libraries."""
     max_quarantined_fraction: Real = Field(default=0.05, ge=0, le=1)
     """A run that quarantines more than this share of its images ends with exit code 3."""
 
@@ -187,12 +210,19 @@ class JobSpec(Spec):
     def digest(self) -> str:
         """SHA-256 in hex of what determines the labels: two jobs with the same digest write the same tables.
 
-        The name, the output, the resources and the tolerated share of quarantined images do not count, nor
-        does the order of the recipes.
+        The name, the output, the resources, the time and memory of decoding and the tolerated share of quarantined
+        images do not count, nor does the order of the recipes, nor what the source's tables are trusted with: that lets
+        images in or keeps them out, and changes none.
         """
         record = self.model_dump(
             mode="json",
-            exclude={"name": True, "output": True, "resources": True, "limits": {"max_quarantined_fraction"}},
+            exclude={
+                "name": True,
+                "output": True,
+                "resources": True,
+                "limits": {"max_quarantined_fraction", "decode_timeout_s", "decode_memory_mb"},
+                "source": set(SourceSpec.TRUST),
+            },
         )
         record["recipes"].sort(key=lambda recipe: recipe["name"])
         text = json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

@@ -128,6 +128,8 @@ def _message(details: ErrorDetails, models: Sequence[type[BaseModel]]) -> str:
 
 _WANTED: dict[str, Callable[[Mapping[str, Any], Sequence[type[BaseModel]]], str]] = {
     "string_type": lambda context, models: "text",
+    "bool_type": lambda context, models: "true or false",
+    "bool_parsing": lambda context, models: "true or false",
     "tuple_type": lambda context, models: "a list",
     "int_type": lambda context, models: "a whole number",
     "int_parsing": lambda context, models: "a whole number",

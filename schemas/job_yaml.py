@@ -3,6 +3,7 @@
 Knows YAML and nothing of the fields of a job.
 """
 
+import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,9 @@ from typing import Any
 import yaml
 
 from schemas.job_problems import JobError, JobProblem, did_you_mean, shown
+
+MAX_VALUES = 100_000
+"""Of one document, those that aliases repeat counted each time: ten lines of aliases can spell out billions."""
 
 _FORM = re.compile(r"[^\s=.]+(\.[^\s=.]+)*")
 
@@ -73,6 +77,10 @@ class _NoSuchPlaceError(Exception):
     pass
 
 
+class _TooMuchError(yaml.YAMLError):
+    pass
+
+
 # PyYAML lets ValueError out for what looks like a date or a number and is none, e.g. 2024-13-45.
 _YAML_ERRORS = (yaml.YAMLError, RecursionError, OverflowError, UnicodeError, ValueError)
 
@@ -121,11 +129,28 @@ def _parse(text: str) -> tuple[Any, list[JobProblem]]:
         node = loader.get_single_node()
         if node is None:
             return None, []
+        _check_size(node)
         # In this order: constructing writes the entries of merge keys (<<) into the nodes.
         problems = list(_duplicates(node, (), set()))
         return loader.construct_document(node), problems
     finally:
         loader.dispose()
+
+
+def _check_size(root: yaml.Node) -> None:
+    """Before anything is done once for each value, as reading merge keys (<<) is."""
+    sizes: dict[int, int] = {}
+
+    def size_of(node: yaml.Node) -> int:
+        if id(node) not in sizes:
+            sizes[id(node)] = MAX_VALUES + 1  # what an alias inside of the node finds: a value without end
+            children = itertools.chain.from_iterable(node.value) if isinstance(node, yaml.MappingNode) else node.value
+            parts = [] if isinstance(node, yaml.ScalarNode) else children
+            sizes[id(node)] = 1 + sum(size_of(part) for part in parts)
+        return sizes[id(node)]
+
+    if size_of(root) > MAX_VALUES:
+        raise _TooMuchError(f"more than {MAX_VALUES:,} values: an alias (*) repeats too much, or itself")
 
 
 def _duplicates(node: yaml.Node, path: tuple[str, ...], seen: set[int]) -> Iterator[JobProblem]:

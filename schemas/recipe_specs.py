@@ -35,17 +35,20 @@ def _not_blank(text: str) -> str:
     return text
 
 
-def _all_different(texts: tuple[str, ...]) -> tuple[str, ...]:
+def all_different(texts: tuple[str, ...]) -> tuple[str, ...]:
+    """Validates a list of texts that is really a set."""
+    seen: set[str] = set()
     for index, text in enumerate(texts):
-        if text in texts[:index]:
+        if text in seen:
             raise refuse(f"{text!r} is given twice: keep one", index)
+        seen.add(text)
     return texts
 
 
 Whole = Annotated[int, BeforeValidator(_no_bool)]
 Real = Annotated[float, BeforeValidator(_no_bool)]
 Text = Annotated[str, AfterValidator(_not_blank)]
-Texts = Annotated[tuple[Text, ...], AfterValidator(_all_different)]
+Texts = Annotated[tuple[Text, ...], AfterValidator(all_different)]
 
 
 class Decoding(Spec):

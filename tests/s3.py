@@ -15,7 +15,11 @@ from collections.abc import Iterator
 import boto3
 import pytest
 
+from pipeline.patience import PATIENCE_VARIABLE
+
 START_TIMEOUT_S = 60
+KEYS_PER_PAGE = 100
+"""Of a listing; S3 itself gives 1,000, which would take a test of several pages longer to write."""
 
 
 @contextlib.contextmanager
@@ -23,7 +27,8 @@ def moto_server() -> Iterator[str]:
     """Starts the server, gives its endpoint URL, and ends that one process."""
     port = _free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    environment = {**os.environ, "MOTO_S3_DEFAULT_MAX_KEYS": str(KEYS_PER_PAGE)}
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
     try:
         _wait_until_listening(process, port)
         yield f"http://127.0.0.1:{port}"
@@ -44,6 +49,12 @@ def use_store(monkeypatch: pytest.MonkeyPatch, endpoint_url: str) -> None:
     monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+
+
+def use_proxy(monkeypatch: pytest.MonkeyPatch, url: str, *, patience_s: float) -> None:
+    """Goes on with the same store through a proxy; waits are as much shorter than usual as the patience is."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+    monkeypatch.setenv(PATIENCE_VARIABLE, str(patience_s))
 
 
 def make_bucket(endpoint_url: str) -> str:
@@ -75,16 +86,17 @@ def _wait_until_listening(process: "subprocess.Popen[bytes]", port: int) -> None
 
 
 class ModestStore(http.server.ThreadingHTTPServer):
-    """The least of an S3 API, in memory, with what moto cannot do: it knows no conditional puts, and it may lose the
-    answer to a request after doing it, or be busy for a while.
+    """The least of an S3 API, in memory, with what moto cannot do: it refuses conditional puts, or does not look at the
+    condition, may be busy for a while, and may refuse everything, quoting the credentials that it was shown.
     """
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _ModestHandler)
         self.objects: dict[str, bytes] = {}
-        self.knows_conditional_puts = False
-        self.num_answers_to_lose = 0
+        self.ignores_conditions = False
         self.num_busy_answers = 0
+        self.refusal: tuple[int, str] | None = None
+        """Status and code of the answer to everything."""
 
     @property
     def endpoint_url(self) -> str:
@@ -109,19 +121,22 @@ class _ModestHandler(http.server.BaseHTTPRequestHandler):
 
     def do_PUT(self) -> None:
         data = self.rfile.read(int(self.headers["Content-Length"]))
-        conditional = self.headers["If-None-Match"] is not None
-        if conditional and not self.server.knows_conditional_puts:
+        if self.server.refusal:
+            return self._refuse(*self.server.refusal)
+        if self.headers["If-None-Match"] is not None and not self.server.ignores_conditions:
             return self._answer(501, code="NotImplemented")
-        if conditional and self.path in self.server.objects:
-            return self._answer(412, code="PreconditionFailed")
         self.server.objects[self.path] = data
-        if self.server.num_answers_to_lose:
-            self.server.num_answers_to_lose -= 1
-            self.close_connection = True
-            return None
         return self._answer(200)
 
+    def do_DELETE(self) -> None:
+        if self.server.refusal:
+            return self._refuse(*self.server.refusal)
+        self.server.objects.pop(self.path, None)
+        return self._answer(204)
+
     def do_GET(self) -> None:
+        if self.server.refusal:
+            return self._refuse(*self.server.refusal)
         if self.server.num_busy_answers:
             self.server.num_busy_answers -= 1
             return self._answer(503, code="SlowDown")
@@ -131,9 +146,13 @@ class _ModestHandler(http.server.BaseHTTPRequestHandler):
 
     do_HEAD = do_GET
 
-    def _answer(self, status: int, body: bytes = b"", code: str = "") -> None:
+    def _refuse(self, status: int, code: str) -> None:
+        shown = f"{self.headers['Authorization']}, token {self.headers['X-Amz-Security-Token']}"
+        self._answer(status, code=code, message=f"as told to http://{self.headers['Host']}{self.path}: {shown}")
+
+    def _answer(self, status: int, body: bytes = b"", code: str = "", message: str = "as told") -> None:
         if code:
-            body = f"<Error><Code>{code}</Code><Message>as told</Message></Error>".encode()
+            body = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>".encode()
         self.send_response(status)
         self.send_header("ETag", f'"{hashlib.md5(body).hexdigest()}"')
         self.send_header("Content-Length", str(len(body)))

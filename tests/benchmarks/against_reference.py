@@ -160,7 +160,7 @@ async def label(engine: Engine, paths: Sequence[str], num_tokens: int, in_flight
 
 def _tiled(engine: Engine, path: str) -> TiledImage:
     """As the tiling stage of the pipeline does it."""
-    decoded = decode_image(Path(path).read_bytes(), max_pixels=_MAX_PIXELS)
+    decoded = decode_image(Path(path).read_bytes(), max_pixels=_MAX_PIXELS, min_decoded_fraction=1.0)
     return tile_image(decoded.image, engine.processor.config.candidate_resolutions)
 
 

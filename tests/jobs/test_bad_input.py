@@ -1,6 +1,7 @@
 """Bad input ends a command with one clear line and an exit code: 2 for the job file, 1 for what it points to."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import boto3
 import pytest
 from PIL import Image
 
+from pipeline.lease import hold_lease
 from tests import golden, s3
 from tests.command import assert_one_clear_line, labelmill, labelmill_here, write_job
 
@@ -70,6 +72,7 @@ def test_missing_bucket_is_named(tmp_path: Path, bucket: str):
 def test_store_that_does_not_answer_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     endpoint = s3.unused_endpoint()
     s3.use_store(monkeypatch, endpoint)
+    monkeypatch.setenv("LABELMILL_STORE_PATIENCE_S", "0.1")
     job = write_job(tmp_path, source="s3://bucket/images/", output=str(tmp_path / "out"))
     assert_one_clear_line(labelmill_here("run", job), endpoint)
 
@@ -188,3 +191,24 @@ def test_credentials_in_a_job_file_are_refused(tmp_path: Path):
     assert done.code == 2
     assert "environment" in done.complaints[0]
     assert "SECRET" not in done.stderr
+
+
+def test_second_run_on_an_output_says_who_has_it(tmp_path: Path, images: Path):
+    output = tmp_path / "out"
+    job = write_job(tmp_path, source=str(images), output=str(output))
+    with hold_lease(f"{output}/_run/lease"):
+        assert_one_clear_line(labelmill_here("run", job), "in use by another run", f"process {os.getpid()} on")
+        shown = labelmill_here("status", output)
+    assert f"run 1 of {output}: running" in shown.stdout
+    assert "dataset: not written yet" in shown.stdout
+
+
+def test_status_and_retry_of_what_is_no_output_say_so(tmp_path: Path):
+    for verb in ("status", "retry"):
+        assert_one_clear_line(labelmill_here(verb, tmp_path), str(tmp_path), "holds no run of labelmill")
+    assert not list(tmp_path.iterdir())
+
+
+def test_retry_of_an_unknown_kind_of_error_lists_those_there_are(tmp_path: Path):
+    refused = labelmill_here("retry", tmp_path, "--kind", "unreadible")
+    assert_one_clear_line(refused, "unreadible", "unreadable, truncated")

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from pipeline.status import status
 from pipeline.storage import join_uri, open_store
 from tests import golden, swift
 from tests.command import COMMAND, labelmill, write_job
@@ -83,6 +84,7 @@ def test_same_job_passes_on_a_store_that_is_not_moto(tmp_path: Path, monkeypatch
         done = labelmill("run", job, "--json")
         assert done.code == 0, done.stderr
         assert_complete(output, done.summary, num_labelled=6, num_quarantined=1)
+        assert "this store has no conditional puts" in done.stderr
         assert_verifies(output)
 
 
@@ -91,17 +93,18 @@ def test_interrupted_run_goes_on_when_run_again_and_reports_too_much_in_quaranti
     It has more broken files than the job allows."""
     source, output = tmp_path / "in", tmp_path / "out"
     source.mkdir()
-    for index in range(124):
+    for index in range(120):
         Image.new("RGB", (300 + index, 200), (index * 2, 0, 0)).save(source / f"{index:03d}.png")
-    for index in range(4):
+    for index in range(8):
         (source / f"broken-{index}.png").write_bytes(b"not an image")
-    questions = [f"How many shapes are there? {index}" for index in range(12)]  # so many that there is time to stop
+    questions = [f"How many shapes are there? {index}" for index in range(8)]  # so many that there is time to stop
     job = write_job(tmp_path, source=str(source), output=str(output), recipes=[{"name": "qa", "questions": questions}])
 
     for signals in ([signal.SIGINT], [signal.SIGTERM, signal.SIGTERM]):
         commits_before = num_commits(output)
         process = subprocess.Popen([COMMAND, "run", job], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
         wait_for_another_commit(output, commits_before, process)
+        assert status(str(output)).state == "running"
         for sent in signals:
             process.send_signal(sent)
             time.sleep(0.2)  # two signals at the same moment are one
@@ -111,18 +114,20 @@ def test_interrupted_run_goes_on_when_run_again_and_reports_too_much_in_quaranti
         assert "stopping: ending what is under way" in stderr
         assert "Traceback" not in stderr
         assert not (output / "qa").exists()
-        assert status_of(output) == "interrupted"
+        assert status(str(output)).state == "interrupted"
 
     finished = labelmill("run", job, "--json")
     assert finished.code == 3, finished.stderr
     assert 0 < finished.summary["this_run"]["num_images"] < 128
-    assert len({row["sample_id"] for row in read_table(str(output), "qa")}) == 124
-    assert finished.summary["num_quarantined_images"] == 4
+    assert len({row["sample_id"] for row in read_table(str(output), "qa")}) == 120
+    assert finished.summary["num_quarantined_images"] == 8
     assert_verifies(str(output))
 
-
-def status_of(output: Path) -> str:
-    return labelmill("status", output, "--json").summary["state"]
+    retried = labelmill("retry", output, "--kind", "unreadable", "--json")
+    assert retried.code == 3, retried.stderr
+    assert retried.summary["this_run"]["num_images"] == 8
+    assert [row["attempts"] for row in read_table(str(output), "quarantine")] == [2] * 8
+    assert_verifies(str(output))
 
 
 def num_commits(output: Path) -> int:

@@ -1,6 +1,9 @@
 """A checkpoint is loaded whole, or refused with the name of the tensor or file that is wrong."""
 
 import json
+import pickle
+import struct
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +15,7 @@ from torch import Tensor
 from model import checkpoint as checkpoints
 from model.checkpoint import INDEX_FILE, SINGLE_FILE, check, checkpoint_tensors
 from tests import golden
-from tests.model.helpers import copy_checkpoint, golden_tensors, load, write_single_file
+from tests.model.helpers import copy_checkpoint, edit_json, golden_tensors, load, write_single_file
 
 NAME = "base-like"
 KEY = "language.model.layers.1.mlp.experts.3.up_proj.weight"
@@ -160,8 +163,18 @@ def test_shard_that_is_not_there_is_named(folder: Path, replacement: str):
 
 @pytest.mark.parametrize(
     "content",
-    ["", "{", "[]", "{}", '{"weight_map": null}', '{"weight_map": ["a"]}', '{"weight_map": {"a": 1}}', "\x80"],
-    ids=repr,
+    [
+        "",
+        "{",
+        '{"a":' * 100_000,
+        "[]",
+        "{}",
+        '{"weight_map": null}',
+        '{"weight_map": ["a"]}',
+        '{"weight_map": {"a": 1}}',
+        "\x80",
+    ],
+    ids=lambda content: content[:20],
 )
 def test_garbage_in_the_index_is_named(folder: Path, content: str):
     (folder / INDEX_FILE).write_bytes(content.encode("latin-1"))
@@ -182,6 +195,84 @@ def test_folder_without_weights_is_named(folder: Path):
         file.unlink()
     with pytest.raises(ValueError, match=f"{folder} holds neither {SINGLE_FILE} nor {INDEX_FILE}"):
         checkpoints.load(folder)
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "consolidated.00.pth", "model.pkl"])
+def test_weights_that_could_hold_code_are_never_opened(folder: Path, name: str):
+    for file in folder.glob("*.safetensors*"):
+        file.unlink()
+    marker = folder.parent / "code-ran"
+    (folder / name).write_bytes(pickle.dumps(Marker(str(marker))))
+    for read in (check, checkpoints.load):
+        with pytest.raises(ValueError, match=r"holds neither .*\.bin, \.pt, \.pth.* are not read") as raised:
+            read(folder)
+        assert "\n" not in str(raised.value)
+    assert not marker.exists()
+
+
+class Marker:
+    """Unpickling it makes a file."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (Path(self.path),)
+
+
+def test_marker_would_have_told():
+    with tempfile.TemporaryDirectory() as folder:
+        pickle.loads(pickle.dumps(Marker(f"{folder}/code-ran")))
+        assert Path(folder, "code-ran").exists()
+
+
+def entry(shape: list[int], first: int, end: int) -> dict:
+    return {"dtype": "F32", "shape": shape, "data_offsets": [first, end]}
+
+
+@pytest.mark.parametrize(
+    ("header", "header_bytes"),
+    [
+        pytest.param({}, 2**63 - 1, id="header of 2^63 bytes"),
+        pytest.param({}, 2**64 - 1, id="header of 2^64 bytes"),
+        pytest.param({}, 100_000_001, id="header of 100 MB"),
+        pytest.param({"x": entry([4], 0, 10**18)}, None, id="data past the end"),
+        pytest.param({"x": entry([4], -4, 12)}, None, id="data before the beginning"),
+        pytest.param({"x": entry([4], 16, 0)}, None, id="data backwards"),
+        pytest.param({"x": entry([4], 0, 16), "y": entry([4], 0, 16)}, None, id="two in one place"),
+        pytest.param({"x": entry([2**63, 2**63], 0, 16)}, None, id="shape that overflows"),
+        pytest.param({"x": entry([-2, -2], 0, 16)}, None, id="negative shape"),
+        pytest.param({"x": entry([10**12], 0, 16)}, None, id="shape larger than its data"),
+        pytest.param('{"x":' * 100_000, None, id="deep"),
+        pytest.param('{"x": NaN}', None, id="not a number"),
+    ],
+)
+def test_header_that_lies_is_one_line(folder: Path, header: dict | str, header_bytes: int | None):
+    content = (header if isinstance(header, str) else json.dumps(header)).encode()
+    length = struct.pack("<Q", len(content) if header_bytes is None else header_bytes)
+    (folder / FIRST).write_bytes(length + content + bytes(16))
+    for read in (check, checkpoints.load):
+        with pytest.raises(ValueError, match=f"{FIRST} cannot be read") as raised:
+            read(folder)
+        assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"language_config.intermediate_size": 10**17},
+        {"language_config.intermediate_size": 10**300},
+        {"language_config.vocab_size": 10**18},
+        {"vision_config.mlp_ratio": 1e300},
+    ],
+    ids=str,
+)
+def test_configuration_of_sizes_that_no_tensor_has_is_one_line(folder: Path, change: dict):
+    edit_json(folder / "config.json", change)
+    with pytest.raises(ValueError, match="describes a model that no machine can hold") as raised:
+        check(folder)
+    assert str(raised.value).startswith(str(folder))
+    assert "\n" not in str(raised.value)
 
 
 def test_check_finds_what_headers_tell_and_returns_the_configuration(folder: Path, tmp_path: Path):

@@ -99,7 +99,24 @@ def test_rope_scaling_is_read(folder: Path):
         ("projector_config.projector_type", "linear"),
         ("projector_config.n_embed", 65),
         ("projector_config.input_dim", 49),
+        ("candidate_resolutions", [[384, 384], [384 * 10**9, 384]]),
+        ("candidate_resolutions", [[10**6, 10**6]]),
         ("projector_config.depth", 0),
+        ("projector_config.depth", 10**9),
+        ("vision_config.layers", 10**9),
+        ("vision_config.mlp_ratio", float("nan")),
+        ("vision_config.mlp_ratio", -1.0),
+        ("language_config.num_hidden_layers", 10**9),
+        ("language_config.n_routed_experts", 10**9),
+        ("language_config.n_shared_experts", -1),
+        ("language_config.first_k_dense_replace", -1),
+        ("language_config.vocab_size", -(10**30)),
+        ("language_config.rms_norm_eps", float("nan")),
+        ("language_config.rms_norm_eps", -1e-6),
+        ("language_config.rope_theta", float("inf")),
+        ("language_config.rope_theta", 10**400),
+        ("language_config.rope_theta", 0),
+        ("language_config.routed_scaling_factor", float("-inf")),
         ("vision_config.class_token", True),
         ("vision_config.heads", 5),
         ("vision_config.patch_size", 400),
@@ -138,6 +155,7 @@ def test_refused_value_names_its_key_and_file(folder: Path, key: str, value: Any
         ({"type": "dynamic", "factor": 2.0}, "rope_scaling.type"),
         ({"type": "yarn"}, "rope_scaling.factor"),
         ({"type": "linear", "factor": 0}, "rope_scaling.factor"),
+        ({"type": "linear", "factor": float("nan")}, "rope_scaling.factor"),
     ],
     ids=str,
 )
@@ -162,8 +180,15 @@ def test_what_multi_head_attention_cannot_do_is_refused(folder: Path, change: di
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "is missing"), ("{", "is not JSON"), ("[]", "holds list"), (b"\xff\xfe{}", "is not JSON")],
-    ids=["missing", "cut off", "a list", "not UTF-8"],
+    [
+        (None, "is missing"),
+        ("{", "is not JSON"),
+        ('{"a":' * 100_000, "is not JSON"),
+        ('{"a": ' + "9" * 5000 + "}", "JSON"),
+        ("[]", "holds list"),
+        (b"\xff\xfe{}", "is not JSON"),
+    ],
+    ids=["missing", "cut off", "very deep", "an endless number", "a list", "not UTF-8"],
 )
 def test_file_that_is_no_configuration_is_named(folder: Path, content: str | bytes | None, message: str):
     path = folder / "config.json"

@@ -40,7 +40,7 @@ def test_cache_holds_the_latent_of_a_token_and_no_more(variant: str, values_per_
     config = variant_config(variant).language
     cache = PagedKVCache(config, num_pages=3, dtype=torch.bfloat16, device=torch.device("meta"))
     for index in range(config.num_hidden_layers):
-        assert cache.layer(index).rows.shape == (3 * PAGE_TOKENS, values_per_layer)
+        assert cache.layer(index).rows.shape[1] == values_per_layer
     assert cache.num_bytes / (3 * PAGE_TOKENS) == bytes_per_token
 
 

@@ -132,6 +132,17 @@ def test_output_of_a_token_does_not_depend_on_the_others():
     torch.testing.assert_close(moe(tokens()), alone, atol=1e-5, rtol=1e-5)
 
 
+def test_padding_is_no_load():
+    moe = MoE(config(n_shared_experts=1))
+    randomise(moe)
+    hidden_TD, is_token_T = tokens(), torch.arange(TOKENS) < 13
+    padded_TD = moe(hidden_TD, is_token_T)
+    padded_load, moe.dispatcher.load_E = moe.dispatcher.load_E, None
+    torch.testing.assert_close(padded_TD[:13], moe(hidden_TD[:13]), atol=1e-5, rtol=1e-5)
+    assert padded_load.tolist() == moe.dispatcher.load_E.tolist()
+    assert sum(padded_load.tolist()) == 13 * PER_TOKEN
+
+
 def test_all_tokens_may_choose_the_same_experts():
     moe = MoE(config(topk_method="noaux_tc", scoring_func="sigmoid"))
     randomise(moe)

@@ -5,12 +5,12 @@ import torch
 import torch.nn.functional as F
 from torch.profiler import ProfilerActivity, profile
 
-from model import attention
+from model import attention, partial_attention
 from model.attention import MultiHeadLatentAttention, make_attention
 from model.config import LanguageConfig
 from model.kv_cache import PagedKVCache, pages_for
 from model.language_model import LanguageModel
-from model.partial_attention import PartialAttention
+from model.partial_attention import PartialAttention, fused_partial, fused_takes
 from model.rope import RotaryEmbedding
 from model.step_layout import SequenceStep, StepLayout, pack_step
 
@@ -61,6 +61,67 @@ def test_scores_far_apart_do_not_overflow():
         assert merged.result(torch.float32).item() == 2.0
 
 
+WIDTHS = {
+    "MLA of the family": (192, 128),
+    "MHA of tiny": (128, 128),
+    "tower-like": (80, 80),
+    "no multiples of 8": (28, 20),
+}
+
+
+@pytest.mark.parametrize(("num_queries", "num_context"), [(5, 37), (1, 37), (37, 5)])
+@pytest.mark.parametrize("num_kv_heads", [4, 2, 1])
+@pytest.mark.parametrize("widths", WIDTHS)
+def test_fused_block_is_that_of_its_plain_twin(widths: str, num_kv_heads: int, num_queries: int, num_context: int):
+    query_width, value_width = WIDTHS[widths]
+    q = torch.randn(4, num_queries, query_width)
+    k, v = (torch.randn(num_kv_heads, num_context, width) for width in (query_width, value_width))
+    assert_same_partial(q, k, v, causal=False)
+
+
+@pytest.mark.parametrize("num_kv_heads", [4, 2])
+@pytest.mark.parametrize("num_tokens", [1, 5, 70])
+@pytest.mark.parametrize("widths", WIDTHS)
+def test_fused_block_of_the_queries_own_tokens_is_causal(widths: str, num_tokens: int, num_kv_heads: int):
+    query_width, value_width = WIDTHS[widths]
+    q = torch.randn(4, num_tokens, query_width)
+    k, v = (torch.randn(num_kv_heads, num_tokens, width) for width in (query_width, value_width))
+    assert_same_partial(q, k, v, causal=True)
+
+
+def assert_same_partial(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, causal: bool) -> None:
+    """The same results, and the same weight of the whole block, whatever peak it is counted from."""
+    fused = fused_partial(q, k, v, scale=0.11, causal=causal)
+    plain = PartialAttention.of_block(q, k, v, scale=0.11, causal=causal)
+    torch.testing.assert_close(fused.result(torch.float32), plain.result(torch.float32))
+    lse_HT1, plain_lse_HT1 = (one.weight_HT1.log() + one.peak_HT1 for one in (fused, plain))
+    torch.testing.assert_close(lse_HT1, plain_lse_HT1)
+
+
+def test_fused_and_plain_blocks_merge_to_the_whole():
+    q, k, v = torch.randn(4, 5, 24), torch.randn(2, 48, 24), torch.randn(2, 48, 16)
+    partial = None
+    for start, attend in ((0, fused_partial), (16, PartialAttention.of_block), (32, fused_partial)):
+        block = attend(q, k[:, start : start + 16], v[:, start : start + 16], scale=0.5)
+        partial = block.merged(partial)
+    whole = F.scaled_dot_product_attention(q[None], k[None], v[None], scale=0.5, enable_gqa=True)[0]
+    torch.testing.assert_close(partial.result(torch.float32), whole)
+
+
+def test_bfloat16_block_keeps_a_float32_log_sum_exp():
+    """It decides how blocks are weighed against each other: rounded to 8 bits it would be wrong by up to 2 %."""
+    q, k, v = (torch.randn(4, 9, 24).bfloat16() for _ in range(3))
+    fused = fused_partial(q, k, v, scale=0.5)
+    plain = PartialAttention.of_block(q.float(), k.float(), v.float(), scale=0.5)
+    assert (fused.sum_HTV.dtype, fused.peak_HT1.dtype) == (torch.float32, torch.float32)
+    torch.testing.assert_close(fused.peak_HT1, plain.weight_HT1.log() + plain.peak_HT1, atol=1e-4, rtol=1e-4)
+
+
+def test_cpu_attends_in_plain_pytorch():
+    q, k, v = (torch.randn(4, 9, 24).bfloat16() for _ in range(3))
+    assert not fused_takes(q, k, v)
+
+
 def layer(use_mla: bool, seed: int = 0) -> attention.Attention:
     torch.manual_seed(seed)
     return make_attention(LanguageConfig(**SMALL_IN_SMALL, use_mla=use_mla)).requires_grad_(False)
@@ -81,10 +142,10 @@ def outputs_in_chunks(model: attention.Attention, config: LanguageConfig, hidden
 
 
 @pytest.mark.parametrize("ends", [[40], [7, 8, 33, 40], [16, 32, 38, 39, 40], [*range(1, 41)]], ids=len)
-@pytest.mark.parametrize("absorbed", [None, True, False], ids=["as it chooses", "absorbed", "expanded"])
+@pytest.mark.parametrize("form", ["as it chooses", "absorbed", "expanded", "expanded and fused"])
 @pytest.mark.parametrize("use_mla", [True, False], ids=["MLA", "MHA"])
 def test_outputs_do_not_depend_on_chunks_blocks_or_form(
-    use_mla: bool, absorbed: bool | None, ends: list[int], monkeypatch: pytest.MonkeyPatch
+    use_mla: bool, form: str, ends: list[int], monkeypatch: pytest.MonkeyPatch
 ):
     config = LanguageConfig(**SMALL_IN_SMALL, use_mla=use_mla)
     model = layer(use_mla)
@@ -92,8 +153,10 @@ def test_outputs_do_not_depend_on_chunks_blocks_or_form(
     layout = StepLayout.whole_sequence(40, CPU)
     whole = model(hidden_TD, RotaryEmbedding(config)(layout.positions_T), layout, None)
     monkeypatch.setattr(attention, "CONTEXT_BLOCK_TOKENS", 16)
-    if absorbed is not None:
-        monkeypatch.setattr(MultiHeadLatentAttention, "_absorbs", lambda *_: absorbed)
+    if form != "as it chooses":
+        monkeypatch.setattr(MultiHeadLatentAttention, "_absorbs", lambda *_: form == "absorbed")
+    if form == "expanded and fused":
+        monkeypatch.setattr(partial_attention, "fused_takes", lambda *_: True)
     torch.testing.assert_close(outputs_in_chunks(model, config, hidden_TD, ends), whole, atol=1e-5, rtol=1e-5)
 
 

@@ -1,5 +1,6 @@
 """Conversations become token ids, image positions and tiles, or an error that says what is wrong with them."""
 
+import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -183,6 +184,15 @@ def test_many_threads_may_encode_at_once(processor: Processor):
     assert together == [encode(text) for text in texts]
 
 
+def renumber(folder: Path, token_id: int) -> None:
+    """Gives an ordinary token of the vocabulary another id."""
+    path = folder / "tokenizer.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    token = next(token for token, index in content["model"]["vocab"].items() if index == 300)
+    content["model"]["vocab"][token] = token_id
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -193,13 +203,26 @@ def test_many_threads_may_encode_at_once(processor: Processor):
             "eos_token_id is 630",
         ),
         (lambda folder: (folder / "tokenizer.json").unlink(), "tokenizer.json is missing"),
+        (lambda folder: (folder / "tokenizer.json").write_text('{"a":' * 100_000), "is not a tokenizer"),
+        (
+            lambda folder: (folder / "tokenizer_config.json").write_text('{"a":' * 100_000),
+            "tokenizer_config.json is not",
+        ),
+        (lambda folder: renumber(folder, 2**32), "is not a tokenizer"),
+        (lambda folder: renumber(folder, -1), "is not a tokenizer"),
+        (lambda folder: renumber(folder, 2**31), "a token with id 2147483648, but the model .* embeds 672 tokens"),
+        (lambda folder: renumber(folder, 672), "a token with id 672"),
     ],
-    ids=["no processor", "another patch size", "unknown end of sentence", "no tokenizer"],
+    ids=[
+        *("no processor", "another patch size", "unknown end of sentence", "no tokenizer", "very deep tokenizer"),
+        *("very deep names", "id past all", "negative id", "large id", "id past the embeddings"),
+    ],
 )
 def test_checkpoint_without_a_fitting_processor_is_refused(
     tmp_path: Path, change: Callable[[Path], None], message: str
 ):
     folder = copy_configuration("base-like", tmp_path / "checkpoint")
     change(folder)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as raised:
         Processor.from_checkpoint(folder)
+    assert "\n" not in str(raised.value)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from model import sampler
 from model.prompt import Prompt
 from model.sampler import keep_top_p, penalize_repetition, sample
 from model.sequence import SamplingParams, Sequence
@@ -37,6 +38,24 @@ def test_temperature_zero_is_the_likeliest_token_and_its_log_probability():
     tokens, logprobs = sample(torch.tensor([LOGITS, LOGITS[::-1]]), [sequence(), sequence()])
     assert tokens == [0, 3]
     assert logprobs == pytest.approx([float(torch.tensor(LOGITS).log_softmax(0)[0])] * 2)
+
+
+@pytest.mark.parametrize(("temperature", "num_reads"), [(0.0, 1), (0.7, 2)], ids=["greedy", "drawn"])
+def test_tokens_of_a_batch_are_read_from_the_device_together(temperature: float, num_reads: int, monkeypatch):
+    shapes = []
+    monkeypatch.setattr(sampler, "read", lambda values: shapes.append(values.shape) or values.cpu())
+    batch = [sequence(temperature=temperature, repetition_penalty=1.1) for _ in range(5)]
+    tokens, logprobs = sample(torch.tensor([LOGITS] * 5), batch)
+    assert (len(tokens), len(logprobs), len(shapes)) == (5, 5, num_reads)
+    assert shapes[-1] == (2, 5)
+
+
+def test_drawn_and_greedy_sequences_share_a_batch():
+    batch = [sequence(), sequence(temperature=1.0, seed=5), sequence(), sequence(temperature=1.0, seed=6)]
+    rows = [sample(torch.tensor([LOGITS, LOGITS, LOGITS[::-1], LOGITS]), batch)[0] for _ in range(30)]
+    assert {(row[0], row[2]) for row in rows} == {(0, 3)}
+    assert [row[1] for row in rows] == draw(30, temperature=1.0, seed=5)
+    assert [row[3] for row in rows] == draw(30, temperature=1.0, seed=6)
 
 
 def test_same_seed_draws_the_same_tokens_and_another_seed_others():

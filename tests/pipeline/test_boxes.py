@@ -53,6 +53,8 @@ def pixels(parsed):
             "[[3, 2, 1, 4], [5, 6, 7, 8]]", [(10, 6, 14, 8)], ("boxes_out_of_range",), id="one of two reversed"
         ),
         pytest.param("__import__('os').system('id')", [], ("boxes_malformed",), id="code"),
+        pytest.param("[[1, 2, 3, 4], __import__('os')]", [(2, 2, 6, 4)], ("boxes_malformed",), id="code after a box"),
+        pytest.param("9**9**9", [], ("boxes_malformed",), id="power"),
         pytest.param("[[1, 2, 3, len('four')]]", [], ("boxes_malformed",), id="code in a box"),
         pytest.param("[[1, 2, 3, 4] for _ in 'x']", [(2, 2, 6, 4)], ("boxes_malformed",), id="comprehension"),
         pytest.param(
@@ -125,7 +127,8 @@ def test_box_knows_its_four_sides():
         pytest.param("<|det|>[" + " " * 300_000 + "x", id="blanks in a list"),
         pytest.param("<|det|>[[1" + " " * 300_000 + "x", id="blanks in a box"),
         pytest.param("<|det|>[" + "[1, 2, 3, 4], " * 30_000 + "x", id="boxes"),
-        pytest.param("<|det|>" + "[" * 300_000, id="brackets"),
+        pytest.param("<|det|>" + "[" * 1_000_000, id="brackets"),
+        pytest.param("<|det|>" + "[" * 500_000 + "]" * 500_000 + "<|/det|>", id="nested lists"),
         pytest.param("<|det|>" + "[ " * 200_000, id="brackets and blanks"),
         pytest.param("<|det|>" * 50_000, id="openings"),
         pytest.param("<|ref|>" * 50_000, id="references"),

@@ -35,7 +35,7 @@ ORIENTATION = 0x0112
 
 
 def decode(encoded: bytes, max_pixels: int = 10_000_000) -> DecodedImage:
-    return decode_image(encoded, max_pixels=max_pixels)
+    return decode_image(encoded, max_pixels=max_pixels, min_decoded_fraction=0.9)
 
 
 def failure(encoded: bytes, max_pixels: int = 10_000_000) -> RowError:
@@ -279,7 +279,7 @@ class TestFailures:
             ("PPM", {}),
         ],
     )
-    @pytest.mark.parametrize("kept", [0.1, 0.5, 0.9])
+    @pytest.mark.parametrize("kept", [0.1, 0.5, 0.85])
     def test_file_that_ends_too_early_is_truncated(self, file_format: str, options: dict, kept: float):
         noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
         encoded = encode(Image.fromarray(noise), file_format, **options)
@@ -319,7 +319,7 @@ class TestFailures:
             limit_bytes = in_use_bytes + 100_000_000
             resource.setrlimit(resource.RLIMIT_AS, (limit_bytes, limit_bytes))
             try:
-                decode_image(encoded, max_pixels=10**9)
+                decode_image(encoded, max_pixels=10**9, min_decoded_fraction=1)
             except RowFailure as failure:
                 print(failure.error.kind, failure.error.message)
         """
@@ -331,7 +331,7 @@ class TestFailures:
             check=True,
         )
 
-        assert child.stdout.startswith("decoder_failed the decoder ran out of memory")
+        assert child.stdout.startswith("decoder_out_of_memory PNG for which memory ran out")
 
     @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "TIFF", "GIF", "AVIF", "BMP", "JPEG2000"])
     @pytest.mark.filterwarnings("ignore")

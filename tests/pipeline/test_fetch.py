@@ -1,6 +1,8 @@
 import hashlib
 import os
 import pickle
+import re
+import threading
 
 import boto3
 import pyarrow as pa
@@ -10,11 +12,14 @@ import pytest
 from pipeline import parquet_members
 from pipeline.fetch import FetchImage
 from pipeline.manifest import image_rows, read_shard, write_manifest
+from pipeline.patience import Patience
 from pipeline.storage import join_uri, open_store
+from pipeline.uri_policy import UriPolicy
 from schemas.errors import ErrorKind, RowError
 from schemas.rows import ImageRow, rows_of, to_columns
+from tests.faulty_s3 import faulty_s3
 from tests.pipeline.tables import IMAGE, put_table, source_at
-from tests.s3 import unused_endpoint, use_store
+from tests.s3 import unused_endpoint, use_proxy
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -23,7 +28,7 @@ def folder_uri(request, tmp_path):
 
 
 def fetcher(**options):
-    return FetchImage(**{"max_bytes": 1000, "image_column": "image", "num_threads": 4, "backoff_s": 0.001, **options})
+    return FetchImage(**{"max_bytes": 1000, "image_column": "image", "num_threads": 4, **options})
 
 
 def row_of(image_uri, *, version="", member=""):
@@ -85,7 +90,7 @@ def test_each_failure_costs_one_row_and_is_named(folder_uri):
         row_of("s3://"): ErrorKind.UNSUPPORTED_URI,
         row_of(join_uri(folder_uri, "good.jpg"), member="s3://bucket/t.parquet#7"): None,
     }
-    fetched = fetch(*expected)
+    fetched = fetch(*expected, uri_policy=UriPolicy(roots=(folder_uri,)))
     assert kinds(fetched) == list(expected.values())
     assert all((encoded == b"") == (row.error is not None) for row, encoded in fetched)
     assert all(row.error is None or row.image_uri in row.error.message for row, _ in fetched)
@@ -106,26 +111,64 @@ def test_forbidden_file_is_named(tmp_path):
     assert kinds(fetch(row_of(str(tmp_path / "private.jpg")))) == [ErrorKind.FORBIDDEN]
 
 
-def test_store_that_does_not_answer_is_given_up_after_bounded_attempts(monkeypatch):
-    use_store(monkeypatch, unused_endpoint())
-    ((row, encoded),) = fetch(row_of("s3://bucket/a.jpg"), max_attempts=2)
-    assert (row.error.kind, encoded) == (ErrorKind.STORE_UNAVAILABLE, b"")
+def test_rows_of_a_store_that_does_not_answer_are_given_up_after_one_patience_for_all(bucket, monkeypatch):
+    with faulty_s3(os.environ["AWS_ENDPOINT_URL"]) as proxy:
+        use_proxy(monkeypatch, proxy.url, patience_s=0.3)
+        proxy.go_down()
+        fetched = fetch(*(row_of(f"{bucket}/{number}.jpg") for number in range(200)))
+        assert kinds(fetched) == [ErrorKind.STORE_UNAVAILABLE] * 200
+        waited_for = [row for row, _ in fetched if "asked 2 times" not in row.error.message]
+        assert 0 < len(waited_for) <= 4  # one in each thread; the rows after them were asked for twice
 
 
 def test_busy_store_is_asked_again(modest_store):
     modest_store.objects["/bucket/a.jpg"] = b"x"
-    # The client itself asks three times for each of our attempts.
     modest_store.num_busy_answers = 4
-    assert [encoded for _, encoded in fetch(row_of("s3://bucket/a.jpg"), max_attempts=2)] == [b"x"]
+    assert [encoded for _, encoded in fetch(row_of("s3://bucket/a.jpg"), patience=Patience(store_s=30))] == [b"x"]
     modest_store.num_busy_answers = 4
-    assert kinds(fetch(row_of("s3://bucket/a.jpg"), max_attempts=1)) == [ErrorKind.STORE_UNAVAILABLE]
+    assert kinds(fetch(row_of("s3://bucket/a.jpg"), patience=Patience(store_s=0))) == [ErrorKind.STORE_UNAVAILABLE]
 
 
-def test_permanent_failure_is_not_tried_again(monkeypatch, tmp_path):
-    opened = []
-    monkeypatch.setattr("pipeline.fetch.open_store", lambda uri: opened.append(uri) or open_store(uri))
-    fetch(row_of(str(tmp_path / "missing.jpg")), max_attempts=5)
-    assert len(opened) == 1
+def test_dead_object_costs_its_row_long_before_the_patience_with_its_store_is_spent(bucket, monkeypatch):
+    uris = [f"{bucket}/{number}.jpg" for number in range(8)]
+    for uri in uris:
+        open_store(uri).put(uri, uri.encode())
+    with faulty_s3(os.environ["AWS_ENDPOINT_URL"]) as proxy:
+        use_proxy(monkeypatch, proxy.url, patience_s=30)
+        for uri in (uris[2], uris[7]):
+            proxy.break_path("/" + uri.removeprefix("s3://"))
+        fetched = fetch(*map(row_of, uris), patience=Patience(store_s=90, object_s=0.1))
+    dead = ErrorKind.STORE_UNAVAILABLE
+    assert kinds(fetched) == [None, None, dead, None, None, None, None, dead]
+    for number in (2, 7):
+        waited_s = re.search(r"asked \d+ times in (\d+) s", fetched[number][0].error.message)
+        assert int(waited_s.group(1)) < 90
+
+
+def test_dead_table_costs_its_rows_and_is_not_waited_for_at_each_of_them(bucket, tmp_path, monkeypatch):
+    uri = put_table(bucket, "t.parquet", {"image": [b"%d" % number for number in range(40)]})
+    rows = rows_of_table(uri, tmp_path)
+    with faulty_s3(os.environ["AWS_ENDPOINT_URL"]) as proxy:
+        use_proxy(monkeypatch, proxy.url, patience_s=30)
+        proxy.break_path("/" + uri.removeprefix("s3://"))
+        fetched = fetch(*rows, patience=Patience(store_s=60, object_s=0.05))
+    assert kinds(fetched) == [ErrorKind.STORE_UNAVAILABLE] * 40
+    assert sum("asked 2 times" in row.error.message for row, _ in fetched) == 39
+
+
+def test_images_are_fetched_under_faults_and_while_the_store_is_away(bucket, monkeypatch):
+    uris = [f"{bucket}/{number}.jpg" for number in range(60)]
+    for uri in uris:
+        open_store(uri).put(uri, uri.encode() * 10)
+    with faulty_s3(os.environ["AWS_ENDPOINT_URL"], seed=5, rate=0.2) as proxy:
+        use_proxy(monkeypatch, proxy.url, patience_s=60)
+        proxy.go_down()
+        back = threading.Timer(0.5, proxy.come_back)
+        back.start()
+        fetched = fetch(*map(row_of, uris))
+        back.join()
+        assert [encoded for _, encoded in fetched] == [uri.encode() * 10 for uri in uris]
+        assert min(proxy.num_refused, proxy.injected.total()) > 0
 
 
 def test_row_that_failed_before_is_left_alone(tmp_path):
@@ -181,7 +224,7 @@ def test_table_and_files_mix_in_one_block(tmp_path):
     (tmp_path / "file.jpg").write_bytes(b"from a file")
     images = [{"bytes": b"from the table", "path": "x.jpg"}, {"bytes": None, "path": "file.jpg"}, None]
     uri = put_table(str(tmp_path), "t.parquet", {"image": pa.array(images, IMAGE)})
-    fetched = fetch(*rows_of_table(uri, tmp_path))
+    fetched = fetch(*rows_of_table(uri, tmp_path), uri_policy=UriPolicy(roots=(str(tmp_path),)))
     assert [encoded for _, encoded in fetched] == [b"from the table", b"from a file", b""]
     assert kinds(fetched) == [None, None, ErrorKind.EMPTY]
 
@@ -189,7 +232,8 @@ def test_table_and_files_mix_in_one_block(tmp_path):
 def test_null_uri_of_a_table_is_empty(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"a")
     uri = put_table(str(tmp_path), "t.parquet", {"url": ["a.jpg", None, ""]})
-    fetched = fetch(*rows_of_table(uri, tmp_path), image_column="url")
+    policy = UriPolicy(roots=(str(tmp_path),))
+    fetched = fetch(*rows_of_table(uri, tmp_path), image_column="url", uri_policy=policy)
     assert kinds(fetched) == [None, ErrorKind.EMPTY, ErrorKind.EMPTY]
 
 
@@ -217,7 +261,7 @@ def test_damaged_row_group_costs_its_own_rows(tmp_path):
 def test_reading_of_a_table_goes_on_after_the_store_was_away(bucket, tmp_path, monkeypatch):
     uri = put_table(bucket, "t.parquet", {"image": [b"%d" % number for number in range(8)]})
     rows = rows_of_table(uri, tmp_path)
-    stage = fetcher(max_attempts=1)
+    stage = fetcher(patience=Patience(store_s=0))
     endpoint_url = os.environ["AWS_ENDPOINT_URL"]
     monkeypatch.setenv("AWS_ENDPOINT_URL", unused_endpoint())
     assert [row.error.kind for row in rows_of(stage(to_columns(rows[:1])))] == [ErrorKind.STORE_UNAVAILABLE]

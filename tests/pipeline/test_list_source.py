@@ -344,11 +344,11 @@ def test_listing_reads_a_small_part_of_a_table_of_images(bucket, monkeypatch):
     images = pa.array([{"bytes": os.urandom(1_000_000), "path": f"{number}.jpg"} for number in range(12)], IMAGE)
     uri = put_table(bucket, "t.parquet", {"n": list(range(12)), "image": images}, compression="none")
     num_bytes_read = []
-    original = s3._RangedObject._get_range
+    original = s3.S3Store.get_range
     monkeypatch.setattr(
-        s3._RangedObject,
-        "_get_range",
-        lambda self, first, num_bytes: num_bytes_read.append(num_bytes) or original(self, first, num_bytes),
+        s3.S3Store,
+        "get_range",
+        lambda self, info, first, num_bytes: num_bytes_read.append(num_bytes) or original(self, info, first, num_bytes),
     )
     assert len(rows_at(uri)) == 12
     assert sum(num_bytes_read) < 4_000_000, num_bytes_read

@@ -1,7 +1,7 @@
 import pytest
 
 from pipeline.signatures import is_cut_off, looks_like
-from tests.pipeline.pictures import encode, four_corners
+from tests.pipeline.pictures import encode, four_corners, tiff
 
 FORMATS = {
     "JPEG": "JPEG",
@@ -45,12 +45,23 @@ def test_what_is_no_image_is_named_in_words(first_bytes: bytes, words: str):
 
 @pytest.mark.parametrize("file_format", FORMATS)
 def test_file_is_cut_off_wherever_it_ends_too_early(file_format: str):
-    # The directory of a compressed TIFF lies at its end; that of a plain one lies first, and tells nothing.
-    options = {"compression": "tiff_lzw"} if file_format == "TIFF" else {}
-    encoded = encode(four_corners(), file_format, **options)
+    encoded = encode(four_corners(), file_format)
 
     assert not is_cut_off(encoded)
     assert [size for size in range(12, len(encoded) - 4) if not is_cut_off(encoded[:size])] == []
+
+
+@pytest.mark.parametrize(
+    "encoded",
+    [
+        pytest.param(encode(four_corners(), "TIFF", compression="tiff_lzw"), id="its directory last"),
+        pytest.param(tiff(four_corners(), rows_per_strip=4, compression="deflate"), id="its directory first"),
+        pytest.param(tiff(four_corners(), rows_per_strip=32, compression="deflate"), id="a single strip"),
+    ],
+)
+def test_tiff_is_cut_off_wherever_its_directory_or_its_strips_are(encoded: bytes):
+    assert not is_cut_off(encoded)
+    assert [size for size in range(12, len(encoded)) if not is_cut_off(encoded[:size])] == []
 
 
 @pytest.mark.parametrize("encoded", [b"", b"hello", b"%PDF", bytes(50)])

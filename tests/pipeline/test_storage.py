@@ -10,11 +10,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.local import LocalStore
+from pipeline.patience import Patience
 from pipeline.s3 import S3Store
 from pipeline.s3_errors import refused
 from pipeline.storage import StorageError, canonical_uri, join_uri, open_store, resolve_uri
 from schemas.errors import ErrorKind
-from tests.s3 import unused_endpoint, use_store
+from tests import swift
+from tests.faulty_s3 import faulty_s3
+from tests.s3 import KEYS_PER_PAGE, unused_endpoint, use_proxy, use_store
 
 ODD_NAMES = ("a b.jpg", "a+b.jpg", "a%20b.jpg", "ünï/日本.jpg", "quote'\"&<.jpg", "hash#1.jpg", "q?x=1.jpg", "[1].jpg")
 
@@ -71,7 +74,7 @@ def test_odd_names_are_listed_and_read_as_they_are(folder_uri, name):
 
 def test_s3_listing_goes_beyond_the_first_page(bucket):
     store = open_store(bucket)
-    names = [f"{number:04d}.jpg" for number in range(1005)]
+    names = [f"{number:04d}.jpg" for number in range(2 * KEYS_PER_PAGE + 5)]
     for name in names:
         store.put(f"{bucket}/{name}", b"")
     assert names_in(bucket) == names
@@ -119,11 +122,45 @@ def test_put_if_absent_looks_first_on_a_store_without_conditional_puts(modest_st
     assert modest_store.objects == {"/bucket/lease.json": b"first"}
 
 
-def test_put_if_absent_is_won_when_only_the_answer_was_lost(modest_store):
-    modest_store.knows_conditional_puts = True
-    modest_store.num_answers_to_lose = 1
-    assert S3Store().put_if_absent("s3://bucket/lease.json", b"mine") is True
-    assert S3Store().put_if_absent("s3://bucket/lease.json", b"mine") is False
+def test_store_is_asked_whether_it_has_conditional_puts(folder_uri):
+    store = open_store(folder_uri)
+    assert store.has_conditional_puts(folder_uri) is True
+    assert names_in(folder_uri) == []
+
+
+def test_store_that_refuses_conditional_puts_has_none(modest_store):
+    assert S3Store().has_conditional_puts("s3://bucket/folder") is False
+    assert modest_store.objects == {}
+
+
+def test_store_that_takes_conditional_puts_for_plain_ones_has_none_and_is_looked_at_first(modest_store):
+    modest_store.ignores_conditions = True
+    assert S3Store().has_conditional_puts("s3://bucket/folder") is False
+    assert S3Store().put_if_absent("s3://bucket/lease.json", b"first") is True
+    assert S3Store().put_if_absent("s3://bucket/lease.json", b"second") is False
+    assert modest_store.objects == {"/bucket/lease.json": b"first"}
+
+
+@pytest.mark.swift
+@pytest.mark.skipif(swift.reason_to_skip() is not None, reason=str(swift.reason_to_skip()))
+def test_swift_has_no_conditional_puts_and_signed_requests_survive_the_proxy(tmp_path, monkeypatch):
+    with swift.swift_store(tmp_path / "swift", monkeypatch) as bucket:
+        assert S3Store().has_conditional_puts(bucket) is False
+        assert S3Store().put_if_absent(f"{bucket}/lease.json", b"first") is True
+        assert S3Store().put_if_absent(f"{bucket}/lease.json", b"second") is False
+        assert names_in(bucket) == ["lease.json"]
+        with faulty_s3(os.environ["AWS_ENDPOINT_URL"], seed=3, rate=0.3) as proxy:
+            use_proxy(monkeypatch, proxy.url, patience_s=30)
+            for number in range(15):
+                S3Store().put(f"{bucket}/images/{number:02d} +ü.jpg", bytes([number]) * 2_000)
+            assert names_in(f"{bucket}/images") == [f"{number:02d} +ü.jpg" for number in range(15)]
+            with S3Store().open(f"{bucket}/images/07 +ü.jpg") as file:
+                assert file.read() == bytes([7]) * 2_000
+            assert proxy.injected.total() > 0
+            monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another-secret-key")
+            with pytest.raises(StorageError, match=r"the secret key does not belong to this access key") as raised:
+                S3Store().get(f"{bucket}/lease.json")
+            assert "another-secret-key" not in repr(raised.value)
 
 
 def test_deleting_twice_is_fine(folder_uri):
@@ -238,12 +275,16 @@ def test_local_permissions_are_named(tmp_path):
     ],
 )
 def test_file_systems_own_errors_become_storage_errors(tmp_path, monkeypatch, number, kind):
+    tried = []
+
     def fail(source, target):
+        tried.append(target)
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "replace", fail)
     assert kind_of(LocalStore().put, str(tmp_path / "a"), b"x") == kind
     assert list(tmp_path.iterdir()) == []
+    assert len(tried) == 1  # nothing local is waited for, least of all for a full disk to become empty
 
 
 def test_missing_bucket_is_named(bucket):
@@ -258,7 +299,7 @@ def test_missing_bucket_is_named(bucket):
 def test_unreachable_endpoint_is_a_transient_error(monkeypatch):
     use_store(monkeypatch, unused_endpoint())
     with pytest.raises(StorageError, match=r"AWS_ENDPOINT_URL") as raised:
-        S3Store().get("s3://bucket/a.jpg")
+        S3Store(patience=Patience(store_s=0)).get("s3://bucket/a.jpg")
     assert not raised.value.kind.permanent
 
 
@@ -355,6 +396,7 @@ def test_home_and_working_folder_are_resolved(tmp_path, monkeypatch):
         ("../../other-bucket/a.jpg", "s3://bucket/tables", "s3://bucket/other-bucket/a.jpg"),
         ("../a.jpg", "s3://bucket", "s3://bucket/a.jpg"),
         ("http://example.org/../a.jpg", "/tables", "http://example.org/../a.jpg"),
+        ("https://me:pw@example.org/a.jpg?sig=1", "/tables", "https://example.org/a.jpg?sig=1"),
     ],
 )
 def test_uris_in_data_are_relative_to_their_table(text, base, resolved):

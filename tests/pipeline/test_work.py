@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 
@@ -6,7 +7,9 @@ import pytest
 
 from model.checkpoint_files import NANO_FOLDER
 from model.prompt import Processor
+from pipeline.http import HttpStore
 from pipeline.storage import StorageError, join_uri, open_store
+from pipeline.uri_policy import UriPolicy
 from schemas.job import load_job
 from tests.pipeline.outputs import commit_all, finalized, job_of, names_in, pending, put_images, resolve
 from tests.pipeline.tables import put_table
@@ -156,6 +159,29 @@ def test_change_that_does_more_than_add_is_refused_by_name(source, tmp_path, cha
     assert named in message
     assert "choose another output, or undo the change" in message
     assert (tmp_path / "out" / "_run" / "run.json").read_bytes() == before
+
+
+def test_what_tables_are_trusted_with_may_change_and_old_outputs_know_nothing_of_it(tmp_path):
+    table = put_table(str(tmp_path / "tables"), "t.parquet", {"image_uri": ["a.jpg", "/elsewhere/b.jpg"]})
+    work = work_of(table, tmp_path / "out")
+    assert work.uri_policy == UriPolicy(roots=(f"{tmp_path}/tables",))
+    identity = json.loads((tmp_path / "out" / "_run" / "run.json").read_text())["identity"]
+    assert identity["source"] == {"uri": table, "format": "auto", "image_column": None, "carry": None}
+    trusting = {"uri": table, "image_roots": ("/elsewhere", str(tmp_path)), "allow_http": True}
+    work = work_of(trusting, tmp_path / "out")
+    assert (work.num_images, work.num_new_images) == (2, 0)
+    assert work.uri_policy == UriPolicy(roots=("/elsewhere", str(tmp_path)), http=HttpStore())
+
+
+def test_relative_roots_mean_the_same_to_whoever_reads_the_kept_job(tmp_path, monkeypatch):
+    put_table(str(tmp_path / "tables"), "t.parquet", {"image_uri": ["a.jpg"]})
+    monkeypatch.chdir(tmp_path)
+    work_of({"uri": "tables", "image_roots": ("photos", "s3://bucket/x/")}, "out")
+    monkeypatch.chdir("/")
+    kept = load_job((tmp_path / "out" / "_run" / "job.yaml").read_text())
+    assert kept.source.image_roots == (f"{tmp_path}/photos", "s3://bucket/x")
+    (row,) = pending(work_of(kept.source.model_dump(), tmp_path / "out"))
+    assert row.image_uri == f"{tmp_path}/tables/a.jpg"
 
 
 def test_another_checkpoint_is_refused(source, tmp_path):
