@@ -24,6 +24,7 @@ class CountingStore(S3Store):
     """Counts pages, and how many are asked for at once."""
 
     def __init__(self):
+        super().__init__()
         self.lock = threading.Lock()
         self.num_pages = self.num_at_once = self.max_at_once = 0
 
