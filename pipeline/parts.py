@@ -4,8 +4,8 @@ Does not know what is in the rows, nor where their order comes from.
 """
 
 import hashlib
-import io
 import re
+import tempfile
 from collections.abc import Mapping
 
 import pyarrow as pa
@@ -23,8 +23,8 @@ PART_NAME = re.compile(r"part-(?P<index>\d{5})-of-(?P<total>\d{5})\.parquet")
 
 
 class PartWriter:
-    """Writes the rows of one table into parts, each until it is full. Holds the rows of one row group, and the part at
-    hand as it will be stored.
+    """Writes the rows of one table into parts, each until it is full. Holds the rows of one row group; the part at hand
+    lies in a temporary file of this machine.
 
     How many parts there are is only known at the end and is part of their names, so parts get their names when the
     table is complete.
@@ -84,8 +84,8 @@ class _Part:
     """One Parquet file in the making."""
 
     def __init__(self, schema: pa.Schema) -> None:
-        self._schema, self._buffer = schema, io.BytesIO()
-        self._writer = pq.ParquetWriter(self._buffer, schema, compression="zstd")
+        self._schema, self._file = schema, tempfile.TemporaryFile()  # noqa: SIM115 - closed by `encoded`
+        self._writer = pq.ParquetWriter(self._file, schema, compression="zstd")
         self._group: list[pa.Table] = []
         self._num_rows = self._num_bytes = self._num_group_rows = self._num_group_bytes = 0
 
@@ -106,7 +106,9 @@ class _Part:
     def encoded(self) -> bytes:
         self._write_group()
         self._writer.close()
-        return self._buffer.getvalue()
+        with self._file:
+            self._file.seek(0)
+            return self._file.read()
 
     def _write_group(self) -> None:
         rows = pa.concat_tables([self._schema.empty_table(), *self._group])

@@ -82,15 +82,18 @@ class S3Store(Store):
             token: of the page before, which had the same other arguments.
         """
         where = {"StartAfter": start_after, "ContinuationToken": token, "Delimiter": delimiter}
-        given = {name: value for name, value in where.items() if value}
-        page = self._list_page(f"s3://{bucket}/{prefix}", Bucket=bucket, Prefix=prefix, **given)
+        uri = f"s3://{bucket}/{prefix}"
+        page = self._list_page(uri, Bucket=bucket, Prefix=prefix, **{name: of for name, of in where.items() if of})
+        next_token = page.get("NextContinuationToken", "") if page.get("IsTruncated") else ""
+        if page.get("IsTruncated") and not next_token:
+            raise no_answer(uri, "the listing breaks off")
         return ListedPage(
             objects=[
                 _info(f"s3://{bucket}/{entry['Key']}", num_bytes=entry["Size"], etag=entry.get("ETag"))
                 for entry in page.get("Contents", ())
             ],
             folders=[entry["Prefix"] for entry in page.get("CommonPrefixes", ())],
-            next_token=page.get("NextContinuationToken", "") if page.get("IsTruncated") else "",
+            next_token=next_token,
         )
 
     def head(self, uri: str) -> ObjectInfo:

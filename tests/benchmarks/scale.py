@@ -106,14 +106,15 @@ def _peak_mb() -> float:
 
 def _count_requests() -> Counter[str]:
     """Of this process's S3 client, by operation; repeats after errors included."""
-    from pipeline import s3
+    from pipeline import s3_client
 
     counts: Counter[str] = Counter()
 
     def count(request: Any, event_name: str, **_: Any) -> None:
         counts[event_name.rpartition(".")[2]] += 1
 
-    s3._client().meta.events.register("before-send.s3", count)
+    for client in (s3_client.reader(), s3_client.writer()):
+        client.meta.events.register("before-send.s3", count)
     return counts
 
 
