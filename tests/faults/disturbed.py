@@ -97,6 +97,7 @@ def run_until_done(job: Path, kills: Kills) -> int:
 
 def _disturbed_run(job: Path, kills: Kills, family: set[Process]) -> tuple[int, str]:
     process = subprocess.Popen([COMMAND, "run", job], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    family.add((process.pid, _started(process.pid)))
     deadline = time.monotonic() + RUN_TIMEOUT_S
     while process.poll() is None:
         assert time.monotonic() < deadline, "the run hangs"
