@@ -25,7 +25,7 @@ demo: setup ## Label a few dozen images end to end on this machine, into labelmi
 	@$(BIN)/labelmill demo
 
 test: setup ## Run the tests (under 10 minutes on 2 cores)
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto --dist loadfile
 
 faults: setup ## Kill processes and nodes, and let the store fail, in runs that must lose nothing (some minutes)
 	@$(BIN)/python -m pytest -m faults tests/faults

@@ -113,6 +113,12 @@ class FaultyS3(http.server.ThreadingHTTPServer):
     def come_back(self) -> None:
         self._down, self._slow_s = False, 0.0
 
+    def come_back_after(self, num_refused: int) -> None:
+        """Waits until so many requests were refused, so that somebody has noticed, however slow the machine is."""
+        while self.num_refused < num_refused and not self._closing.is_set():
+            self.pause(0.01)
+        self.come_back()
+
     def inject(self, *faults: Fault | None) -> None:
         """What happens to the next requests, in their order; None lets one pass."""
         self._next.extend(faults)

@@ -33,6 +33,7 @@ WORKERS = {
 }
 """By kind, the titles of their processes."""
 DRIVER, NODE = "driver", "node"
+EARLY_SHARE = 0.1
 NODE_TITLE = r".*/raylet/raylet .*"
 
 
@@ -57,7 +58,13 @@ class Kills:
         return self._draw.uniform(0.2, 1.8) * self.mean_pause_s
 
     def strike(self, driver: int) -> None:
-        """Kills one process of the run, if there is one of the kind that was drawn."""
+        """Kills one process of the run, if there is one of the kind that was drawn.
+
+        Mostly once labels are made: a start takes longer than labeling here, and would get nearly all of the kills.
+        """
+        is_labeling = any(True for _ in _of_kind(driver, WORKERS["label actor"]))
+        if not is_labeling and self._draw.random() > EARLY_SHARE:
+            return
         kind = self._draw.choice(self.kinds)
         pids = [driver] if kind == DRIVER else list(_of_kind(driver, NODE_TITLE if kind == NODE else WORKERS[kind]))
         if not pids:

@@ -163,7 +163,7 @@ def test_images_are_fetched_under_faults_and_while_the_store_is_away(bucket, mon
     with faulty_s3(os.environ["AWS_ENDPOINT_URL"], seed=5, rate=0.2) as proxy:
         use_proxy(monkeypatch, proxy.url, patience_s=60)
         proxy.go_down()
-        back = threading.Timer(0.5, proxy.come_back)
+        back = threading.Thread(target=proxy.come_back_after, args=(3,))
         back.start()
         fetched = fetch(*map(row_of, uris))
         back.join()

@@ -75,7 +75,7 @@ def test_listing_goes_on_where_it_was_after_the_store_was_away(bucket, proxy):
     found = [next(listing).uri]
     num_before = proxy.num_requests
     proxy.go_down()
-    back = threading.Timer(0.3, proxy.come_back)
+    back = threading.Thread(target=proxy.come_back_after, args=(3,))
     back.start()
     found += [info.uri for info in listing]
     back.join()
