@@ -3,6 +3,8 @@
 Knows the recipes' door and the engine's; neither prompts nor tensors.
 """
 
+from __future__ import annotations
+
 import asyncio
 import contextlib
 import dataclasses
@@ -10,17 +12,20 @@ import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
-import torch
 
-from model.engine import ContextTooLongError, Engine, EngineConfig, ImageView
 from model.tiling import TiledImage
 from pipeline.in_hand import InHand
 from pipeline.recipes import Recipe
 from schemas.errors import ErrorKind, RowError
 from schemas.job import EngineSpec
+
+if TYPE_CHECKING:
+    import torch
+
+    from model.engine import Engine, ImageView
 from schemas.rows import TILES_COLUMN, ImageRow, Label, rows_of, to_columns
 
 
@@ -34,6 +39,11 @@ class ReplicaConfig:
     """Threads of tensor work on a CPU; None leaves torch's choice."""
 
     def load(self) -> Engine:
+        # Imported by the worker alone: a driver, which hands this class to it, need not have torch in memory.
+        import torch
+
+        from model.engine import Engine, EngineConfig
+
         if self.num_cpu_threads is not None:
             torch.set_num_threads(self.num_cpu_threads)
         device = resolve_device(self.engine.device)
@@ -47,6 +57,8 @@ class ReplicaConfig:
 
 def resolve_device(device: Literal["auto", "cpu", "cuda"]) -> str:
     """Raises ValueError where a GPU is demanded and there is none."""
+    import torch
+
     if device == "cuda" and not torch.cuda.is_available():
         raise ValueError("engine.device is cuda, but no CUDA device is visible here: use auto or cpu")
     if device == "auto":
@@ -55,6 +67,8 @@ def resolve_device(device: Literal["auto", "cpu", "cuda"]) -> str:
 
 
 def resolve_dtype(dtype: Literal["auto", "float32", "bfloat16"], device: str) -> torch.dtype:
+    import torch
+
     if dtype == "auto":
         return torch.bfloat16 if device == "cuda" else torch.float32
     return torch.bfloat16 if dtype == "bfloat16" else torch.float32
@@ -194,6 +208,8 @@ class SharedUse:
 
 
 def _row_error(error: Exception) -> RowError:
+    from model.engine import ContextTooLongError
+
     kind = ErrorKind.CONTEXT_TOO_LONG if isinstance(error, ContextTooLongError) else ErrorKind.ENGINE_ERROR
     text = str(error).strip() or type(error).__name__
     if kind is ErrorKind.ENGINE_ERROR:

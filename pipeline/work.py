@@ -16,6 +16,7 @@ import pyarrow as pa
 from model.checkpoint_files import digest as checkpoint_digest
 from model.checkpoint_files import local_folder
 from model.prompt import Processor
+from pipeline.checkpoint_check import check_checkpoint
 from pipeline.ledger import CARD_NAME, TRANSIENT_KINDS, RunFolder, Wanted
 from pipeline.list_source import open_source
 from pipeline.manifest import write_manifest
@@ -137,10 +138,8 @@ def inspect(job: JobSpec) -> InspectedJob:
     earlier = folder.get_json(RUN_FILE)
     if earlier is None:
         _refuse_foreign_files(output_uri)
-    from model import checkpoint as checkpoints  # not at the top: who only reads an output need not wait for torch
-
     checkpoint_folder = local_folder(job.checkpoint)  # once: on S3 each call lists the prefix
-    checkpoints.check(checkpoint_folder)
+    check_checkpoint(checkpoint_folder)
     processor = Processor.from_checkpoint(checkpoint_folder)
     digest = checkpoint_digest(checkpoint_folder)
     recipes = make_recipes(job.recipes, checkpoint_digest=digest)

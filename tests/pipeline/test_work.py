@@ -1,12 +1,15 @@
 import json
 import os
 import shutil
+import sys
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
 
 from model.checkpoint_files import NANO_FOLDER
 from model.prompt import Processor
+from pipeline import checkpoint_check
 from pipeline.http import HttpStore
 from pipeline.storage import StorageError, join_uri, open_store
 from pipeline.uri_policy import UriPolicy
@@ -295,3 +298,19 @@ def test_source_without_images_is_named_and_nothing_is_listed(tmp_path):
 def test_source_that_is_gone_is_named(tmp_path):
     with pytest.raises(StorageError, match="nowhere"):
         work_of(tmp_path / "nowhere", tmp_path / "out")
+
+
+@pytest.mark.parametrize("torch_is_here", [True, False])
+def test_checkpoint_is_checked_in_the_same_words_here_and_in_a_child(tmp_path, monkeypatch, torch_is_here):
+    shutil.copytree(NANO_FOLDER, tmp_path / "damaged")
+    (tmp_path / "damaged" / "model.safetensors").write_bytes(b"\xff" * 100)
+    modules = (
+        {**sys.modules, "torch": None} if torch_is_here else {n: m for n, m in sys.modules.items() if n != "torch"}
+    )
+    monkeypatch.setattr(
+        checkpoint_check, "sys", SimpleNamespace(modules=modules, executable=sys.executable, path=sys.path)
+    )
+    checkpoint_check.check_checkpoint(NANO_FOLDER)
+    with pytest.raises(ValueError, match=r"damaged.*model\.safetensors") as told:
+        checkpoint_check.check_checkpoint(tmp_path / "damaged")
+    assert "\n" not in str(told.value)
