@@ -28,7 +28,7 @@ test: setup ## Run the tests (under 10 minutes on 2 cores)
 	@$(BIN)/python -m pytest -n auto --dist loadfile
 
 faults: setup ## Kill processes and nodes, and let the store fail, in runs that must lose nothing (some minutes)
-	@$(BIN)/python -m pytest -m faults tests/faults
+	@$(BIN)/python -m pytest -m faults -n auto tests/faults
 
 soak: setup ## Kill processes at random for 15 minutes; the dataset must be that of an undisturbed run
 	@$(BIN)/python -m pytest -m soak -s tests/faults
