@@ -39,7 +39,10 @@ def swift_store(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
         # A session of its own: boto3's default one remembers the credentials of whichever test came first.
-        client = boto3.session.Session().client("s3", config=Config(s3={"addressing_style": "path"}))
+        # Swift's own parts wait for one another only so long: on a machine that is busy its first answers are 503.
+        retries = {"mode": "standard", "total_max_attempts": 10}
+        config = Config(s3={"addressing_style": "path"}, retries=retries)
+        client = boto3.session.Session().client("s3", config=config)
         client.create_bucket(Bucket="labelmill")
         yield "s3://labelmill"
     finally:
