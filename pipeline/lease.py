@@ -30,6 +30,8 @@ WATCH_S = 35.0
 SETTLE_S = 3.0
 """Where a store cannot put-if-absent, two runs may both believe they have the number: after so long the file tells."""
 
+_TAKEN = "the output was taken by another run at the same moment: wait for it, or end it"
+
 HELD, DONE, FAILED, INTERRUPTED = "held", "done", "failed", "interrupted"
 
 
@@ -93,7 +95,6 @@ class Lease:
         self._lease_uri, self._record = lease_uri, record
         self._lost = ""
         self._over = threading.Event()
-        self._lock = threading.Lock()
         self._progress: Callable[[], Mapping[str, Any]] = dict
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
         self._thread.start()
@@ -136,16 +137,16 @@ class Lease:
             self._over.set()
 
     def _put(self, patience: Patience | None = None, **changes: Any) -> None:
-        with self._lock:
-            self._record = replace(
-                self._record,
-                renewed_at=_now(),
-                renewals=self._record.renewals + 1,
-                progress=dict(self._progress()),
-                **changes,
-            )
-            uri = _lease_uri(self._lease_uri, self._record.number)
-            open_store(uri, patience=patience).put(uri, json.dumps(asdict(self._record)).encode())
+        """Never two at a time: `release` waits for the thread that renews."""
+        self._record = replace(
+            self._record,
+            renewed_at=_now(),
+            renewals=self._record.renewals + 1,
+            progress=dict(self._progress()),
+            **changes,
+        )
+        uri = _lease_uri(self._lease_uri, self._record.number)
+        open_store(uri, patience=patience).put(uri, json.dumps(asdict(self._record)).encode())
 
 
 @contextmanager
@@ -201,13 +202,13 @@ def _take(lease_uri: str, say: Callable[[str], None], watch_s: float) -> LeaseRe
     uri = _lease_uri(lease_uri, record.number)
     store = open_store(uri)
     if not store.put_if_absent(uri, json.dumps(asdict(record)).encode()):
-        raise OutputInUseError("the output was taken by another run at the same moment: wait for it, or end it")
+        raise OutputInUseError(_TAKEN)
     if not store.has_conditional_puts(lease_uri):
         say("this store has no conditional puts: two runs that start within the same second are told apart by waiting")
         time.sleep(SETTLE_S)
         now_there = read_lease(lease_uri)
         if now_there is None or now_there.owner != record.owner:
-            raise OutputInUseError("the output was taken by another run at the same moment: wait for it, or end it")
+            raise OutputInUseError(_TAKEN)
     if before is not None:
         _remove_older(lease_uri, record.number)
     return record
