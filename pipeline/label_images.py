@@ -15,9 +15,10 @@ from pipeline.cluster import ClusterSize, StopSignal
 from pipeline.fetch import FetchImage
 from pipeline.in_hand import InHand
 from pipeline.label import LabelImage, ReplicaConfig
-from pipeline.ledger import RunFolder, Wanted
+from pipeline.ledger import RunFolder
+from pipeline.pending import Wanted
 from pipeline.prepare import TileImage
-from pipeline.sink import LabelSink, SinkConfig
+from pipeline.sink import LabelSink
 from pipeline.work import Work
 from schemas.job import ResourcesSpec
 from schemas.rows import to_columns
@@ -84,13 +85,6 @@ def label_images(work: Work, placement: Placement, *, shards: Sequence[str]) -> 
         engine=work.job.engine,
         num_cpu_threads=None if placement.label_num_gpus else placement.label_num_threads,
     )
-    sink = SinkConfig(
-        output_uri=work.folder.output_uri,
-        checkpoint=work.checkpoint,
-        recipe_digests=work.recipe_digests,
-        carried_schema=work.carried_schema,
-        run=work.wanted.run,
-    )
     stop = stop_signal(work)
     of_actors: dict[str, Any] = {"max_restarts": MAX_DEATHS_OF_A_WORKER, "max_task_retries": MAX_DEATHS_OF_A_WORKER}
     of_tasks: dict[str, Any] = {"max_retries": MAX_DEATHS_OF_A_WORKER}
@@ -142,7 +136,7 @@ def label_images(work: Work, placement: Placement, *, shards: Sequence[str]) -> 
             compute=ActorPoolStrategy(size=placement.num_label_actors, max_concurrent_calls_per_actor=BLOCKS_IN_FLIGHT),
             **of_actors,
         )
-        .map_batches(LabelSink(config=sink), batch_size=None, num_cpus=placement.task_num_cpus, **of_tasks)
+        .map_batches(LabelSink(config=work.sink_config), batch_size=None, num_cpus=placement.task_num_cpus, **of_tasks)
     )
 
 

@@ -20,14 +20,12 @@ import pyarrow as pa
 
 from pipeline.commits import Commit
 from pipeline.manifest import image_rows, read_shard, sample_ids
-from pipeline.pending import TRANSIENT_KINDS, PendingPairs, Wanted, pending_pairs
+from pipeline.pending import PendingPairs, Wanted, pending_pairs
 from pipeline.read_ahead import in_order
 from pipeline.settled import settle
 from pipeline.storage import join_uri, open_store
 from schemas.rows import ImageRow
 from schemas.tables import ALL_TABLES
-
-__all__ = ["CARD_NAME", "TRANSIENT_KINDS", "RunFolder", "Wanted"]
 
 CARD_NAME = "README.md"
 

@@ -13,7 +13,8 @@ from typing import Any
 from pipeline.dataset_card import dataset_card
 from pipeline.finalize import Accounts, finalize
 from pipeline.lease import Lease, hold_lease
-from pipeline.ledger import CARD_NAME, TRANSIENT_KINDS
+from pipeline.ledger import CARD_NAME
+from pipeline.pending import TRANSIENT_KINDS
 from pipeline.progress import Phase, Progress
 from pipeline.stopping import stop_on_signal
 from pipeline.storage import join_uri, open_store

@@ -17,7 +17,7 @@ from pipeline.ledger import RunFolder
 from pipeline.parquet_members import open_table
 from pipeline.settled import settle
 from pipeline.storage import canonical_uri
-from pipeline.work import RUN_FILE
+from pipeline.work import RUN_FILE, listed_shards
 
 RUNNING, DEAD = "running", "dead"
 NOT_RENEWED_S = 4 * RENEW_S
@@ -87,7 +87,7 @@ def _age_s(time: str) -> float:
 
 def _count(folder: RunFolder, run: dict[str, Any], found: Status) -> None:
     digests: dict[str, str] = run["identity"]["recipes"]
-    shards = [shard for shards in run["shards_by_run"] for shard in shards]
+    shards = listed_shards(run)
     found.recipes = {recipe: dict.fromkeys((*OUTCOMES, "pending"), 0) for recipe in digests}
     kinds: Counter[str] = Counter()
 

@@ -22,7 +22,7 @@ from pipeline.storage import canonical_uri, join_uri, open_store
 from pipeline.table_walk import ShardOfManifest, TableWalk
 from pipeline.unchanged import changed_files
 from pipeline.whole_shards import FINALIZED_FILE, Finalized
-from pipeline.work import RUN_FILE, job_of
+from pipeline.work import RUN_FILE, job_of, listed_shards
 from schemas.job import GroundingSpec, JobSpec, QaSpec, RecipeSpec
 from schemas.tables import QUARANTINE_TABLE
 
@@ -59,7 +59,7 @@ def verify(output: str) -> Verification:
     if summary is None:
         raise ValueError(f"the run at {output} has not finished (no _run/summary.json): run its job again to finish it")
     found = Verification()
-    shards = [shard for listed in run["shards_by_run"] for shard in listed]
+    shards = listed_shards(run)
     tables = dict.fromkeys([*(BUILT_IN[recipe.name].table for recipe in job.recipes), QUARANTINE_TABLE])
     part_uris = {table: _part_uris(folder, table, found) for table in tables}
     _check_bytes(

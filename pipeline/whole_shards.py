@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.commits import QUARANTINED, Commit
-from pipeline.ledger import CARD_NAME, RunFolder, Wanted
+from pipeline.ledger import CARD_NAME, RunFolder
+from pipeline.pending import Wanted
 from pipeline.read_ahead import in_order
 from pipeline.settled import Settled
 from pipeline.storage import join_uri, open_store

@@ -17,12 +17,14 @@ from model.checkpoint_files import digest as checkpoint_digest
 from model.checkpoint_files import local_folder
 from model.prompt import Processor
 from pipeline.checkpoint_check import check_checkpoint
-from pipeline.ledger import CARD_NAME, TRANSIENT_KINDS, RunFolder, Wanted
+from pipeline.ledger import CARD_NAME, RunFolder
 from pipeline.list_source import open_source
 from pipeline.manifest import write_manifest
 from pipeline.new_rows import NewRows
 from pipeline.patience import FIRST_CONTACT_S, Patience
+from pipeline.pending import TRANSIENT_KINDS, Wanted
 from pipeline.recipes import Recipe, make_recipes
+from pipeline.sink import SinkConfig
 from pipeline.source import Source, SourceColumns
 from pipeline.storage import canonical_uri, join_uri, open_store
 from pipeline.uri_policy import UriPolicy
@@ -55,6 +57,16 @@ class Work:
     @property
     def recipe_digests(self) -> dict[str, str]:
         return {recipe.name: recipe.digest for recipe in self.recipes}
+
+    @property
+    def sink_config(self) -> SinkConfig:
+        return SinkConfig(
+            output_uri=self.folder.output_uri,
+            checkpoint=self.checkpoint,
+            recipe_digests=self.recipe_digests,
+            carried_schema=self.carried_schema,
+            run=self.wanted.run,
+        )
 
     @property
     def tables(self) -> list[str]:
@@ -116,7 +128,7 @@ class InspectedJob:
             image_column=self.source.image_column,
             uri_policy=self.uri_policy,
             carried_schema=self.source.carried_schema,
-            shards=tuple(shard for listed in manifest["shards_by_run"] for shard in listed),
+            shards=tuple(listed_shards(manifest)),
             num_images=manifest["num_images"],
             num_new_images=manifest["num_images"] - (earlier["num_images"] if earlier else 0),
             num_ignored_files=manifest["num_ignored_files"],
@@ -160,6 +172,11 @@ def inspect(job: JobSpec) -> InspectedJob:
         uri_policy=uri_policy,
         identity=identity,
     )
+
+
+def listed_shards(run: Mapping[str, Any]) -> list[str]:
+    """The manifest shards that `run.json` names, those of earlier runs first."""
+    return [shard for listed in run["shards_by_run"] for shard in listed]
 
 
 def job_of(output: str, overrides: Sequence[str] = ()) -> JobSpec:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pipeline.commits import LABELLED, Commit, Outcome, outcome_table
 from pipeline.manifest import read_shard
 from pipeline.recipes import Recipe
-from pipeline.sink import LabelSink, SinkConfig
+from pipeline.sink import LabelSink
 from pipeline.storage import join_uri, open_store
 from pipeline.work import Work
 from schemas.job import JobSpec
@@ -73,14 +73,7 @@ def commit_first(work: Work, num_images: int) -> int:
 
 def label_pending(work: Work, *, rows_per_block: int = BLOCK_ROWS) -> int:
     """Sends all pending images through the sink, with labels; gives the number of blocks."""
-    config = SinkConfig(
-        output_uri=work.folder.output_uri,
-        checkpoint=work.checkpoint,
-        recipe_digests=work.recipe_digests,
-        carried_schema=work.carried_schema,
-        run=work.wanted.run,
-    )
-    sink, num_blocks = LabelSink(config=config), 0
+    sink, num_blocks = LabelSink(config=work.sink_config), 0
     rows = (row for shard in work.shards for rows in work.folder.pending(shard, work.wanted) for row in rows)
     while block := list(itertools.islice(rows, rows_per_block)):
         sink(to_columns([labelled(row, work.recipes) for row in block]))

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pytest
 
 from pipeline import parts, table_walk, unchanged, work
-from pipeline.ledger import Wanted
 from pipeline.manifest import write_manifest
 from pipeline.new_rows import NewRows
+from pipeline.pending import Wanted
 from pipeline.run import run_job
 from pipeline.status import status
 from pipeline.verify import verify

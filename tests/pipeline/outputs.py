@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from pipeline.finalize import Accounts, finalize
 from pipeline.parquet_members import open_table
-from pipeline.sink import LabelSink, SinkConfig
+from pipeline.sink import LabelSink
 from pipeline.storage import join_uri, open_store
 from pipeline.work import Work, inspect
 from schemas.errors import ErrorKind, RowError
@@ -81,14 +81,7 @@ def labelled(work: Work, row: ImageRow, *, says: str = "seen", error: RowError |
 
 def commit(work: Work, *rows: ImageRow) -> dict[str, list[int]]:
     """Writes one block; gives the receipt."""
-    config = SinkConfig(
-        output_uri=work.folder.output_uri,
-        checkpoint=work.checkpoint,
-        recipe_digests=work.recipe_digests,
-        carried_schema=work.carried_schema,
-        run=work.wanted.run,
-    )
-    return LabelSink(config=config)(to_columns(rows))
+    return LabelSink(config=work.sink_config)(to_columns(rows))
 
 
 def commit_all(work: Work) -> None:

@@ -1,8 +1,9 @@
 import pytest
 
 from pipeline.commits import LABELLED, QUARANTINED, SKIPPED, Commit, Outcome, outcome_table
-from pipeline.ledger import RunFolder, Wanted
+from pipeline.ledger import RunFolder
 from pipeline.manifest import write_manifest
+from pipeline.pending import Wanted
 from pipeline.settled import settle
 from pipeline.storage import join_uri, open_store
 from schemas.errors import ErrorKind
