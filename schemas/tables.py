@@ -6,7 +6,17 @@ source carried along. The quarantine table holds one row for each (image, recipe
 
 import pyarrow as pa
 
-SCHEMA_VERSION = "2"
+SCHEMA_VERSION = "3"
+
+MORE_IMAGE = pa.struct(
+    [
+        pa.field("uri", pa.string()),
+        pa.field("sha256", pa.string()),
+        pa.field("width_px", pa.int32()),
+        pa.field("height_px", pa.int32()),
+    ]
+)
+"""An image of a sample after its first; that one has columns of its own."""
 
 COMMON = (
     pa.field("sample_id", pa.string()),
@@ -16,10 +26,16 @@ COMMON = (
     pa.field("height_px", pa.int32()),
     pa.field("tiles_wide", pa.int32()),
     pa.field("tiles_high", pa.int32()),
+    pa.field("more_images", pa.list_(MORE_IMAGE)),
     pa.field("recipe", pa.string()),
     pa.field("recipe_digest", pa.string()),
+    pa.field("item", pa.int32()),
     pa.field("checkpoint", pa.string()),
+    pa.field("labelmill_version", pa.string()),
+    pa.field("instruction", pa.string()),
+    pa.field("variant", pa.int32()),
     pa.field("prompt", pa.string()),
+    pa.field("parameters", pa.string()),
     pa.field("num_prompt_tokens", pa.int32()),
     pa.field("num_output_tokens", pa.int32()),
     pa.field("finish_reason", pa.string()),
@@ -27,6 +43,9 @@ COMMON = (
     pa.field("attempts", pa.int32()),
     pa.field("flags", pa.list_(pa.string())),
 )
+"""What made each row. `item`: its place among the recipe's labels of the sample; `instruction`: the prompt's own words,
+`prompt` with all that was added to them; `variant`: which of the recipe's prompts; `parameters`: JSON of how the answer
+was decoded; `attempts`: how often it was decoded until the gates let it pass."""
 
 BOX = pa.struct(
     [
@@ -39,20 +58,53 @@ BOX = pa.struct(
 )
 """One box, in pixels of the oriented original: left, top, right, bottom."""
 
+MARK = pa.struct(
+    [
+        pa.field("kind", pa.string()),
+        pa.field("points", pa.list_(pa.struct([pa.field("x", pa.float32()), pa.field("y", pa.float32())]))),
+        pa.field("color", pa.string()),
+    ]
+)
+"""What was drawn onto an image: arrow, box, circle or scribble, in pixels of the oriented original."""
+
 OWN = {
-    "captions": (pa.field("caption", pa.string()),),
-    "ocr": (pa.field("text", pa.string()),),
+    "captions": (pa.field("caption", pa.string()), pa.field("style", pa.string())),
+    "grounded_captions": (
+        pa.field("caption", pa.string()),
+        pa.field("text", pa.string()),
+        pa.field("boxes", pa.list_(BOX)),
+    ),
+    "ocr": (pa.field("text", pa.string()), pa.field("format", pa.string())),
     "qa": (
         pa.field("question", pa.string()),
         pa.field("answer", pa.string()),
         pa.field("original_answer", pa.string()),
+        pa.field("reasoning", pa.string()),
+        pa.field("system", pa.string()),
+        pa.field("question_images", pa.list_(pa.int32())),
+    ),
+    "visual_prompts": (
+        pa.field("question", pa.string()),
+        pa.field("answer", pa.string()),
+        pa.field("mark", MARK),
     ),
     "grounding": (
         pa.field("query", pa.string()),
         pa.field("text", pa.string()),
         pa.field("boxes", pa.list_(BOX)),
+        pa.field("image_index", pa.int32()),
+    ),
+    "code": (pa.field("code", pa.string()), pa.field("language", pa.string())),
+    "scores": (
+        pa.field("score", pa.int32()),
+        pa.field("text", pa.string()),
+        pa.field("of_recipe", pa.string()),
+        pa.field("of_item", pa.int32()),
     ),
 }
+"""The columns that each label table adds. qa: `question_images` are the places, among the sample's images, of those that
+stand before the question; `reasoning` holds the steps that led to the answer, where the recipe asks for them. grounding:
+`image_index` is the place of the image that the boxes lie in. scores: what was scored, and which label it is of."""
 
 QUARANTINE = (
     pa.field("sample_id", pa.string()),
@@ -98,8 +150,9 @@ def table_schema(table: str, carried: pa.Schema | None = None) -> pa.Schema:
 
 
 def staged_schema(table: str, carried: pa.Schema | None = None) -> pa.Schema:
-    """As `table_schema`, with `item` (which of a recipe's labels of the image this is) for the final order."""
-    return table_schema(table, carried).append(ITEM)
+    """As `table_schema`, with `item` in every table, for the final order."""
+    schema = table_schema(table, carried)
+    return schema if ITEM.name in schema.names else schema.append(ITEM)
 
 
 def carried_fields(carried: pa.Schema | None) -> list[pa.Field]:
