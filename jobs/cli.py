@@ -62,7 +62,7 @@ def run(
 @app.command()
 def label(
     image: Annotated[str, typer.Argument(help="A file, or an s3:// URI.")],
-    recipe: Annotated[list[str] | None, typer.Option(help="caption, ocr, qa or grounding; may be repeated.")] = None,
+    recipe: Annotated[list[str] | None, typer.Option(help="A built-in recipe or a recipe file (labelmill recipes lists them); may be repeated.")] = None,
     question: Annotated[list[str] | None, typer.Option(help="A question for qa; may be repeated.")] = None,
     query: Annotated[list[str] | None, typer.Option(help="What grounding shall find; may be repeated.")] = None,
     checkpoint: Annotated[str, typer.Option(help="nano, a folder, an s3:// prefix or a hub id.")] = "nano",
@@ -175,6 +175,28 @@ def bench(
         "profile_folder": profile,
     }
     raise typer.Exit(bench_engine(options))
+
+
+recipes = typer.Typer(help="List the built-in recipes, or show one.", invoke_without_command=True)
+app.add_typer(recipes, name="recipes")
+
+
+@recipes.callback()
+def list_recipes(context: typer.Context) -> None:
+    from jobs.recipes import list_recipes
+
+    if context.invoked_subcommand is None:
+        raise typer.Exit(list_recipes())
+
+
+@recipes.command()
+def show(
+    name: Annotated[str, typer.Argument(help="A built-in recipe, or the path of a recipe file.")],
+) -> None:
+    """Print a recipe's file, checked: a start for one of your own."""
+    from jobs.recipes import show_recipe
+
+    raise typer.Exit(show_recipe(name))
 
 
 def main() -> None:

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from jobs.exit_codes import EXIT_DONE, EXIT_FAILED
-from schemas.job import JobSpec, load_job
+from jobs.job_file import read_job
+from pipeline.recipes import load_recipe
+from schemas.job import JobError, JobSpec
 from schemas.rows import ImageRow, Label
 
 
@@ -49,28 +51,35 @@ def _job(
     wanted = list(recipes) or [name for name, given in (("qa", questions), ("grounding", queries)) if given]
     entries: list[dict[str, Any]] = [{"name": name} for name in wanted or ["caption"]]
     for entry in entries:
-        if entry["name"] == "qa":
-            entry["questions"] = list(questions)
-        if entry["name"] == "grounding":
-            entry["queries"] = list(queries)
+        repeats = _repeats(entry["name"])
+        entry |= {"questions": list(questions)} if {"questions", "marks"} & repeats else {}
+        entry |= {"queries": list(queries)} if "queries" in repeats else {}
     document = {"name": "label", "source": image, "checkpoint": checkpoint, "recipes": entries, "output": "-"}
-    return load_job("\n" + json.dumps(document), overrides)
+    return read_job("\n" + json.dumps(document), overrides)
+
+
+def _repeats(name: str) -> set[str]:
+    """What the recipe asks for each of; a recipe that there is not is told with the others' mistakes."""
+    try:
+        return load_recipe(name).file.repeats_for()
+    except JobError:
+        return set()
 
 
 def _text(label: Label) -> str:
     values = label.values
-    if label.table == "qa":
-        body = f"question: {values['question']}\nanswer: {values['answer']}"
-    elif label.table == "grounding":
-        boxes = [
+    shown = [f"{name}: {values[name]}" for name in ("question", "query", "of_recipe") if values.get(name)]
+    shown += [f"{name}: {values[name]}" for name in ("reasoning", "answer", "score") if values.get(name) is not None]
+    shown += [str(values[name]) for name in ("caption", "code") if name in values]
+    if label.table == "ocr":
+        shown.append(values["text"])
+    if "boxes" in values:
+        shown += [
             f"  {box['label']}: ({box['x1']:.1f}, {box['y1']:.1f}) to ({box['x2']:.1f}, {box['y2']:.1f}) px"
             for box in values["boxes"]
-        ]
-        body = "\n".join([f"query: {values['query']}", *(boxes or ["  no box"])])
-    else:
-        body = values["caption" if label.table == "captions" else "text"]
+        ] or ["  no box"]
     flags = f" [{', '.join(label.flags)}]" if label.flags else ""
-    return f"\n{label.recipe} ({label.num_output_tokens} tokens, {label.finish_reason}){flags}\n{body}"
+    return f"\n{label.recipe} ({label.num_output_tokens} tokens, {label.finish_reason}){flags}\n" + "\n".join(shown)
 
 
 def _record(row: ImageRow) -> dict[str, Any]:
@@ -78,6 +87,10 @@ def _record(row: ImageRow) -> dict[str, Any]:
     labels = [
         {
             "recipe": label.recipe,
+            "item": label.item,
+            "instruction": label.instruction,
+            "variant": label.variant,
+            "attempts": label.attempts,
             "prompt": label.prompt,
             "finish_reason": label.finish_reason,
             "mean_logprob": label.mean_logprob,

@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from jobs.exit_codes import EXIT_DONE, EXIT_QUARANTINED
+from jobs.job_file import read_job
 from jobs.progress import ProgressDisplay
 from jobs.summary_table import print_summary
-from schemas.job import JobSpec, load_job
+from schemas.job import JobSpec
 
 
 def run_file(path: Path, *, overrides: Sequence[str], limit: int | None, as_json: bool) -> int:
     """Returns the exit code; bad input raises."""
-    job = load_job(path, overrides)
+    job = read_job(path, overrides)
     summary = run_with_progress(job, limit=limit)
     print_summary(summary)
     if as_json:

@@ -144,12 +144,15 @@ class Engine:
                 f"the prompt has {len(prompt)} tokens, but the context holds {self.max_context_tokens} "
                 "and needs room for the answer: use a shorter text or fewer images"
             )
+        image_sequence = None
+        if prefix is not None and prefix.image_sequence is not None and prompt.images:
+            image_sequence = prefix.image_sequence[: int(prompt.image_mask.sum())]
         return Sequence(
             prompt=prompt,
             params=params,
             constraint=self._constraint(prompt, params),
-            image_sequence=None if prefix is None else prefix.image_sequence,
-            prefix=prefix,
+            image_sequence=image_sequence,
+            prefix=prefix if prefix is not None and prefix.begins(prompt) else None,
             future=Future(),
             max_total_tokens=self.max_context_tokens,
         )
@@ -206,10 +209,32 @@ class ImageView:
         Raises ContextTooLongError, ValueError for parameters or a constraint that cannot be kept to, whatever error the
         engine had while it ran, and RuntimeError outside of the view's `async with`. A cancelled call frees its cache.
         """
-        if not self._is_open:
-            raise RuntimeError("the view is not open: ask inside `async with engine.open(images) as view`")
+        self._require_open()
         prompt = self._prompt([text] if isinstance(text, str) else text)
         assert self._prefix is None or self._prefix.begins(prompt)
+        return await self._answer(prompt, params)
+
+    async def chat(self, messages: Seq[Message], **params: Any) -> Completion:
+        """Continues a conversation about the images, which stand in it where its `{"type": "image"}` parts do.
+
+        They are those of the view in its order, the first ones where there are fewer parts, and are not encoded again.
+        A conversation that begins with all of them, as `generate` does, also shares their place in the cache.
+
+        Args:
+            messages: as for `Processor.encode`, with `image` parts and no marks in strings.
+            params: as for `generate`.
+
+        Raises what `generate` raises, and ValueError for messages that cannot be encoded.
+        """
+        self._require_open()
+        num_images = sum(_is_image(part) for message in messages for part in message["content"])
+        return await self._answer(self._engine.processor.encode(messages, self._images[:num_images]), params)
+
+    def _require_open(self) -> None:
+        if not self._is_open:
+            raise RuntimeError("the view is not open: ask inside `async with engine.open(images) as view`")
+
+    async def _answer(self, prompt: Prompt, params: Mapping[str, Any]) -> Completion:
         sequence = self._engine._sequence(prompt, SamplingParams(**params), self._prefix)
         self._engine._thread.submit(sequence)
         return await asyncio.wrap_future(sequence.future)
@@ -221,3 +246,7 @@ class ImageView:
             {"role": "assistant", "content": ""},
         ]
         return self._engine.processor.encode(messages, self._images)
+
+
+def _is_image(part: object) -> bool:
+    return isinstance(part, Mapping) and part.get("type") == "image"

@@ -16,16 +16,17 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
-from model.tiling import TiledImage
 from pipeline.in_hand import InHand
 from pipeline.recipes import Recipe
+from pipeline.recipes.decode import RejectedAnswerError
+from pipeline.views import OpenViews
 from schemas.errors import ErrorKind, RowError
 from schemas.job import EngineSpec
 
 if TYPE_CHECKING:
     import torch
 
-    from model.engine import Engine, ImageView
+    from model.engine import Engine
 from schemas.rows import TILES_COLUMN, ImageRow, Label, rows_of, to_columns
 
 
@@ -120,11 +121,9 @@ class LabelImage:
             raise self._load_error
         if row.error is not None:
             return row
-        # Ray hands out read-only views of shared memory; torch wants to own what it is given.
-        image = TiledImage(tiles=np.array(tiles), grid=(row.tiles_wide, row.tiles_high))
         try:
-            async with self._engine.open([image]) as view:
-                return await self._run_recipes(row, view)
+            async with OpenViews(self._engine, row, tiles) as views:
+                return await self._run_recipes(row, views)
         except Exception as error:  # noqa: BLE001 - one row's failure is that row's error, whatever it was
             return row.failed(_row_error(error))
 
@@ -132,24 +131,26 @@ class LabelImage:
         if self._load_error is None:
             self._engine.close()
 
-    async def _run_recipes(self, row: ImageRow, view: ImageView) -> ImageRow:
-        """Recipes in turn (they stand in the order of their needs); one that fails takes those that need it along."""
+    async def _run_recipes(self, row: ImageRow, views: OpenViews) -> ImageRow:
+        """Recipes in turn (they stand in the order of their needs); one that fails takes those that need it along.
+
+        What a gate rejected is no failure to those: they go on without its text.
+        """
         done: dict[str, Sequence[Label]] = {}
         failed: dict[str, RowError] = {}
         needed = self._needed_by(row.recipes)
         for recipe in self._recipes:
             if recipe.name not in needed:
                 continue
-            needs = recipe.needs(recipe.spec)
-            broken = next((name for name in needs if name in failed), None)
+            broken = next((name for name in recipe.needs.values() if _is_broken(failed.get(name))), None)
             if broken is not None:
                 failed[recipe.name] = dataclasses.replace(
-                    failed[broken], message=f"its hint {broken} failed: {failed[broken].message}"
+                    failed[broken], message=f"the recipe {broken}, which it reads, failed: {failed[broken].message}"
                 )
                 continue
             try:
-                done[recipe.name] = await recipe.label(view, row, done)
-            except Exception as error:  # noqa: BLE001 - the other recipes of the image go on
+                done[recipe.name] = await recipe.label(views, row, done)
+            except Exception as error:  # noqa: BLE001 - the other recipes of the sample go on
                 failed[recipe.name] = _row_error(error)
         return dataclasses.replace(
             row,
@@ -162,7 +163,7 @@ class LabelImage:
         needed = set(pending)
         for recipe in reversed(self._recipes):
             if recipe.name in needed:
-                needed |= set(recipe.needs(recipe.spec))
+                needed |= set(recipe.needs.values())
         return needed
 
 
@@ -207,9 +208,15 @@ class SharedUse:
             yield
 
 
+def _is_broken(error: RowError | None) -> bool:
+    return error is not None and error.kind is not ErrorKind.ANSWER_REJECTED
+
+
 def _row_error(error: Exception) -> RowError:
     from model.engine import ContextTooLongError
 
+    if isinstance(error, RejectedAnswerError):
+        return error.error
     kind = ErrorKind.CONTEXT_TOO_LONG if isinstance(error, ContextTooLongError) else ErrorKind.ENGINE_ERROR
     text = str(error).strip() or type(error).__name__
     if kind is ErrorKind.ENGINE_ERROR:

@@ -11,7 +11,7 @@ from pipeline.fetch import FetchImage
 from pipeline.label import LabelImage, ReplicaConfig
 from pipeline.patience import FIRST_CONTACT_S, Patience
 from pipeline.prepare import TileImage
-from pipeline.recipes import make_recipes
+from pipeline.recipes import check_recipes, make_recipes
 from pipeline.storage import canonical_uri
 from schemas.job import EngineSpec, LimitsSpec, RecipeSpec
 from schemas.rows import TILES_COLUMN, ImageRow, rows_of, to_columns
@@ -31,7 +31,7 @@ def label_one(
         image_uri=canonical_uri(uri),
         version="",
         manifest_shard="",
-        recipes=tuple(recipe.name for recipe in recipes),
+        recipes=tuple(check_recipes(recipes)),
     )
     fetch = FetchImage(
         max_bytes=limits.max_bytes,

@@ -160,7 +160,7 @@ def _summary(work: Work, accounts: Accounts) -> dict[str, Any]:
         "checkpoint": work.checkpoint,
         "num_images": accounts.num_images,
         "recipes": {
-            recipe.name: {"digest": recipe.digest, **accounts.outcomes[recipe.name]} for recipe in work.recipes
+            name: {"digest": digest, **accounts.outcomes[name]} for name, digest in work.recipe_digests.items()
         },
         "num_rows": dict(accounts.num_rows),
         "num_quarantined_images": accounts.num_quarantined_images,

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from pipeline.commits import LABELLED, QUARANTINED, SKIPPED, Commit, Outcome, outcome_table
 from pipeline.ledger import RunFolder
 from pipeline.storage import open_store
+from schemas import __version__
 from schemas.errors import RowError
 from schemas.rows import ImageRow, Label, rows_of
 from schemas.tables import ALL_TABLES, QUARANTINE_TABLE, carried_name, staged_schema
@@ -100,7 +101,11 @@ class LabelSink:
             "recipe": label.recipe,
             "recipe_digest": label.recipe_digest,
             "checkpoint": self._config.checkpoint,
+            "labelmill_version": __version__,
+            "instruction": label.instruction,
+            "variant": label.variant,
             "prompt": label.prompt,
+            "parameters": label.parameters,
             "num_prompt_tokens": label.num_prompt_tokens,
             "num_output_tokens": label.num_output_tokens,
             "finish_reason": label.finish_reason,

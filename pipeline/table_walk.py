@@ -20,11 +20,11 @@ WINDOW_ROWS = 16_384
 
 @dataclass(frozen=True, kw_only=True)
 class ShardOfManifest:
-    """Its number, and of its N images the ids (each once) and by recipe how many labels are owed."""
+    """Its number, and of its N images the ids (each once) and by recipe the fewest and the most labels they are owed."""
 
     place: int
     sample_ids: pa.Array
-    num_expected_N: Mapping[str, np.ndarray]
+    num_owed_2N: Mapping[str, np.ndarray]
 
 
 class TableWalk:

@@ -17,13 +17,13 @@ from pipeline.image_ids import ImageIds
 from pipeline.ledger import RunFolder
 from pipeline.manifest import read_shard, sample_ids
 from pipeline.parts import PART_NAME
-from pipeline.recipes import BUILT_IN
+from pipeline.owed import OWED_COLUMNS, owed_labels
+from pipeline.recorded_recipes import RecordedRecipe, read_recipes
 from pipeline.storage import canonical_uri, join_uri, open_store
 from pipeline.table_walk import ShardOfManifest, TableWalk
 from pipeline.unchanged import changed_files
 from pipeline.whole_shards import FINALIZED_FILE, Finalized
 from pipeline.work import RUN_FILE, job_of, listed_shards
-from schemas.job import GroundingSpec, JobSpec, QaSpec, RecipeSpec
 from schemas.tables import QUARANTINE_TABLE
 
 MAX_PROBLEMS_SHOWN = 20
@@ -60,19 +60,19 @@ def verify(output: str) -> Verification:
         raise ValueError(f"the run at {output} has not finished (no _run/summary.json): run its job again to finish it")
     found = Verification()
     shards = listed_shards(run)
-    tables = dict.fromkeys([*(BUILT_IN[recipe.name].table for recipe in job.recipes), QUARANTINE_TABLE])
+    recipes = read_recipes(folder, job)
+    tables = dict.fromkeys([*(str(recipe.file.table) for recipe in recipes.values()), QUARANTINE_TABLE])
     part_uris = {table: _part_uris(folder, table, found) for table in tables}
     _check_bytes(
         folder, shards, run.get("shard_sha256", {}), [uri for uris in part_uris.values() for uri in uris], found
     )
     ids = ImageIds.of(sample_ids(folder.shard_uri(shard)) for shard in shards)
-    recipes = [recipe.name for recipe in job.recipes]
     walks = {
-        table: TableWalk(table, uris, recipes=recipes, ids=ids, on_problem=found.add_problem)
+        table: TableWalk(table, uris, recipes=list(recipes), ids=ids, on_problem=found.add_problem)
         for table, uris in part_uris.items()
     }
     for place, shard in enumerate(shards):
-        _check_shard(_shard(folder, shard, place, ids, job, found), walks, found)
+        _check_shard(_shard(folder, shard, place, ids, recipes, found), walks, found)
     for table, walk in walks.items():
         walk.finish()
         found.num_rows[table] = walk.num_rows
@@ -82,17 +82,6 @@ def verify(output: str) -> Verification:
         if found.num_rows.get(table) != num_rows:
             found.add_problem(f"table {table} has {found.num_rows.get(table)} rows, the summary {num_rows}")
     return found
-
-
-def num_items(recipe: RecipeSpec, manifest: pa.RecordBatch) -> np.ndarray:
-    """(images,) how many labels a recipe owes each image; 0 where nothing is asked of it."""
-    own = (
-        recipe.questions if isinstance(recipe, QaSpec) else recipe.queries if isinstance(recipe, GroundingSpec) else "1"
-    )
-    if own:
-        return np.full(manifest.num_rows, len(own))
-    asked = manifest.column("questions" if isinstance(recipe, QaSpec) else "queries")
-    return pc.list_value_length(asked).to_numpy(zero_copy_only=False)
 
 
 def _part_uris(folder: RunFolder, table: str, found: Verification) -> list[str]:
@@ -128,11 +117,17 @@ def _check_bytes(
 
 
 def _shard(
-    folder: RunFolder, shard: str, place: int, ids: ImageIds, job: JobSpec, found: Verification
+    folder: RunFolder,
+    shard: str,
+    place: int,
+    ids: ImageIds,
+    recipes: Mapping[str, RecordedRecipe],
+    found: Verification,
 ) -> ShardOfManifest:
     """One shard without the images that stand earlier in the manifest."""
-    names, expected = [], {recipe.name: [np.zeros(0, np.int64)] for recipe in job.recipes}
-    for batch in read_shard(folder.shard_uri(shard), columns=["sample_id", "image_uri", "questions", "queries"]):
+    names, owed = [], {recipe: [np.zeros((2, 0), np.int64)] for recipe in recipes}
+    columns = ["sample_id", "image_uri", *OWED_COLUMNS]
+    for batch in read_shard(folder.shard_uri(shard), columns=columns):
         repeated = ids.is_repeated(batch.column("sample_id"))
         for row in np.flatnonzero(repeated).tolist():
             found.add_problem(
@@ -140,13 +135,13 @@ def _shard(
             )
         batch = batch.filter(pa.array(~repeated)) if repeated.any() else batch
         names.append(batch.column("sample_id"))
-        for recipe in job.recipes:
-            expected[recipe.name].append(num_items(recipe, batch))
+        for name, recipe in recipes.items():
+            owed[name].append(owed_labels(recipe, batch))
         found.num_images += batch.num_rows
     return ShardOfManifest(
         place=place,
         sample_ids=pa.chunked_array(names, pa.string()).combine_chunks(),
-        num_expected_N={recipe: np.concatenate(of) for recipe, of in expected.items()},
+        num_owed_2N={recipe: np.concatenate(of, axis=1) for recipe, of in owed.items()},
     )
 
 
@@ -158,13 +153,14 @@ def _check_shard(shard: ShardOfManifest, walks: Mapping[str, TableWalk], found: 
         counts = quarantined if table == QUARANTINE_TABLE else labels
         for recipe, num_rows_N in walk.take(shard).items():
             counts[recipe] += num_rows_N
-    for recipe, expected_N in shard.num_expected_N.items():
+    for recipe, (fewest_N, most_N) in shard.num_owed_2N.items():
         labels_N, quarantined_N = labels[recipe], quarantined[recipe]
         _count_outcomes(found.outcomes.setdefault(recipe, Counter()), labels_N, quarantined_N)
-        is_right_N = np.where(quarantined_N > 0, (quarantined_N == 1) & (labels_N == 0), labels_N == expected_N)
+        is_owed_N = (fewest_N <= labels_N) & (labels_N <= most_N)
+        is_right_N = np.where(quarantined_N > 0, (quarantined_N == 1) & (labels_N == 0), is_owed_N)
         for image in np.flatnonzero(~is_right_N).tolist():
             found.add_problem(
-                f"image {shard.sample_ids[image]}, recipe {recipe}: {expected_N[image]} labels expected, "
+                f"image {shard.sample_ids[image]}, recipe {recipe}: {fewest_N[image]} labels expected, "
                 f"found {labels_N[image]} and {quarantined_N[image]} rows in quarantine"
             )
 

@@ -23,7 +23,8 @@ from pipeline.manifest import write_manifest
 from pipeline.new_rows import NewRows
 from pipeline.patience import FIRST_CONTACT_S, Patience
 from pipeline.pending import TRANSIENT_KINDS, Wanted
-from pipeline.recipes import Recipe, make_recipes
+from pipeline.recipes import Recipe, check_recipes, make_recipes
+from pipeline.recorded_recipes import put_recipes
 from pipeline.sink import SinkConfig
 from pipeline.source import Source, SourceColumns
 from pipeline.storage import canonical_uri, join_uri, open_store
@@ -45,6 +46,7 @@ class Work:
     """The checkpoint's location as in the job, "@" and the first 12 digits of its digest."""
     candidate_resolutions: tuple[tuple[int, int], ...]
     recipes: tuple[Recipe, ...]
+    """With those that run only for others."""
     image_column: str | None
     uri_policy: UriPolicy
     carried_schema: pa.Schema | None
@@ -56,7 +58,8 @@ class Work:
 
     @property
     def recipe_digests(self) -> dict[str, str]:
-        return {recipe.name: recipe.digest for recipe in self.recipes}
+        """Of those whose labels are written."""
+        return _digests(self.recipes)
 
     @property
     def sink_config(self) -> SinkConfig:
@@ -71,7 +74,7 @@ class Work:
     @property
     def tables(self) -> list[str]:
         """Label tables of the job's recipes, in the order of `ALL_TABLES`."""
-        return [table for table in ALL_TABLES if table in {recipe.table for recipe in self.recipes}]
+        return [table for table in ALL_TABLES if table in {recipe.table for recipe in self.recipes if recipe.is_written}]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,8 +120,8 @@ class InspectedJob:
         else:
             manifest = _extend_manifest(self.source, folder, earlier, limit)
         folder.put_json(RUN_FILE, {"identity": self.identity, **manifest})
-        _put_job(folder, self.job)
-        digests = {recipe.name: recipe.digest for recipe in self.recipes}
+        put_recipes(folder, self.recipes)
+        _put_job(folder, self.job, self.recipes)
         return Work(
             job=self.job,
             folder=folder,
@@ -132,17 +135,19 @@ class InspectedJob:
             num_images=manifest["num_images"],
             num_new_images=manifest["num_images"] - (earlier["num_images"] if earlier else 0),
             num_ignored_files=manifest["num_ignored_files"],
-            wanted=Wanted(recipe_digests=digests, run=run, retried_kinds=retried_kinds),
+            wanted=Wanted(recipe_digests=_digests(self.recipes), run=run, retried_kinds=retried_kinds),
         )
 
 
 def inspect(job: JobSpec) -> InspectedJob:
-    """Checks output, checkpoint and source.
+    """Checks recipes, output, checkpoint and source.
 
     Raises:
+        JobError: the recipes; see `make_recipes`.
         ValueError: one line for whatever is missing, unreadable, forbidden, empty, or does not go with what an earlier
             run has left at the output.
     """
+    check_recipes(job.recipes)
     output_uri = canonical_uri(job.output)
     folder = RunFolder(output_uri)
     patience = Patience.from_environment(at_most_s=FIRST_CONTACT_S)
@@ -155,7 +160,7 @@ def inspect(job: JobSpec) -> InspectedJob:
     processor = Processor.from_checkpoint(checkpoint_folder)
     digest = checkpoint_digest(checkpoint_folder)
     recipes = make_recipes(job.recipes, checkpoint_digest=digest)
-    columns = _columns(job)
+    columns = _columns(recipes)
     source = open_source(job.source, columns, without=folder.written_uris)
     _refuse_colliding_columns(source.carried_schema, job)
     uri_policy = UriPolicy.of_source(job.source, source.folder_uri)
@@ -193,24 +198,35 @@ def job_of(output: str, overrides: Sequence[str] = ()) -> JobSpec:
     return load_job(store.get(uri).decode(), overrides).model_copy(update={"output": folder.output_uri})
 
 
-def _put_job(folder: RunFolder, job: JobSpec) -> None:
-    """With locations that mean the same in every folder."""
+def _put_job(folder: RunFolder, job: JobSpec, recipes: Sequence[Recipe]) -> None:
+    """With locations that mean the same in every folder, and each recipe under its id."""
     roots = job.source.image_roots
     places = {"uri": canonical_uri(job.source.uri), "image_roots": roots and tuple(map(canonical_uri, roots))}
     source = job.source.model_copy(update=places)
     checkpoint = os.path.abspath(job.checkpoint) if os.path.isdir(job.checkpoint) else job.checkpoint
-    job = job.model_copy(update={"source": source, "output": folder.output_uri, "checkpoint": checkpoint})
+    ids = {recipe.spec: recipe.name for recipe in recipes if recipe.is_written}
+    entries = tuple(
+        spec.model_copy(update={"id": ids[spec], "name": os.path.abspath(spec.name) if spec.is_file else spec.name})
+        for spec in job.recipes
+    )
+    job = job.model_copy(
+        update={"source": source, "output": folder.output_uri, "checkpoint": checkpoint, "recipes": entries}
+    )
     open_store(folder.uri).put(join_uri(folder.uri, JOB_FILE), job.to_yaml().encode())
 
 
-def _columns(job: JobSpec) -> SourceColumns:
-    """The columns that the job's recipes read, whichever recipe names them."""
-    named = {key: column for recipe in job.recipes for key, column in columns_of(recipe).items()}
+def _columns(recipes: Sequence[Recipe]) -> SourceColumns:
+    """The columns that the recipes read, whichever recipe names them."""
+    named = {key: column for recipe in recipes for key, column in columns_of(recipe.spec).items()}
     return SourceColumns(
         questions=named.get("questions_from"),
         original_answers=named.get("answers_from"),
         queries=named.get("queries_from"),
     )
+
+
+def _digests(recipes: Sequence[Recipe]) -> dict[str, str]:
+    return {recipe.name: recipe.digest for recipe in recipes if recipe.is_written}
 
 
 def _identity(
@@ -227,7 +243,7 @@ def _identity(
         # The manifest holds what these columns say: images listed without them would be asked nothing.
         "columns read": asdict(columns),
         "checkpoint digest": digest,
-        "recipes": {recipe.name: recipe.digest for recipe in recipes},
+        "recipes": _digests(recipes),
     }
 
 

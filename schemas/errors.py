@@ -39,6 +39,8 @@ class ErrorKind(StrEnum):
     CONTEXT_TOO_LONG = "context_too_long"
     ENGINE_ERROR = "engine_error"
     WORKER_DIED = "worker_died"
+    ANSWER_REJECTED = "answer_rejected"
+    """In every attempt, by a gate of the recipe."""
 
     @property
     def stage(self) -> Stage:
@@ -70,6 +72,7 @@ _STAGES = {
     ErrorKind.CONTEXT_TOO_LONG: Stage.LABEL,
     ErrorKind.ENGINE_ERROR: Stage.LABEL,
     ErrorKind.WORKER_DIED: Stage.LABEL,
+    ErrorKind.ANSWER_REJECTED: Stage.LABEL,
 }
 _TRANSIENT = {
     ErrorKind.STORE_UNAVAILABLE,

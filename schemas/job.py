@@ -16,10 +16,6 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, fi
 from schemas.job_problems import CREDENTIALS, JobError, JobProblem, problems_of, refuse, shown
 from schemas.job_yaml import apply_override, parse_mapping, read_text
 from schemas.recipe_specs import (
-    CaptionSpec,
-    GroundingSpec,
-    OcrSpec,
-    QaSpec,
     Real,
     RecipeSpec,
     Spec,
@@ -31,15 +27,11 @@ from schemas.recipe_specs import (
 )
 
 __all__ = [
-    "CaptionSpec",
     "EngineSpec",
-    "GroundingSpec",
     "JobError",
     "JobProblem",
     "JobSpec",
     "LimitsSpec",
-    "OcrSpec",
-    "QaSpec",
     "RecipeSpec",
     "ResourcesSpec",
     "SourceSpec",
@@ -188,16 +180,13 @@ class JobSpec(Spec):
 
     @field_validator("recipes")
     @classmethod
-    def _recipes_fit_together(cls, recipes: tuple[RecipeSpec, ...]) -> tuple[RecipeSpec, ...]:
-        names = [recipe.name for recipe in recipes]
-        if not names:
+    def _each_recipe_once(cls, recipes: tuple[RecipeSpec, ...]) -> tuple[RecipeSpec, ...]:
+        if not recipes:
             raise refuse("needs at least one recipe")
-        for index, recipe in enumerate(recipes):
-            if recipe.name in names[:index]:
-                raise refuse(f"the recipe {recipe.name} is given twice: keep one", index)
-            for hint in recipe.hints if isinstance(recipe, CaptionSpec) else ():
-                if hint not in names:
-                    raise refuse(f"the hint {hint} needs the recipe {hint}: add it to recipes", index, "hints")
+        names = [recipe.id or recipe.name for recipe in recipes]
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                raise refuse(f"the recipe {name} is given twice: keep one, or give one of them another id", index)
         return recipes
 
     @model_validator(mode="after")

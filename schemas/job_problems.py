@@ -1,6 +1,6 @@
 """What is wrong with a job file -> one `JobProblem` for each mistake, in the words of the file.
 
-Does not know the fields of a job: whatever model pydantic checked tells it which keys and recipes exist.
+Does not know the fields of a job: whatever model pydantic checked tells it which keys exist.
 """
 
 import difflib
@@ -67,7 +67,7 @@ def shown(value: object) -> str:
 
 
 def problems_of(error: ValidationError, root: type[BaseModel]) -> list[JobProblem]:
-    """Pydantic's findings on `root`, one problem each, with neither its union tags nor its type names."""
+    """Pydantic's findings on `root`, one problem each, without its type names."""
     return [_problem(details, root) for details in error.errors(include_url=False)]
 
 
@@ -84,10 +84,6 @@ def _resolve(loc: Sequence[int | str], root: type[BaseModel]) -> tuple[list[str]
     path: list[str] = []
     models = [root]
     for part in loc:
-        tagged = [model for model in models if len(models) > 1 and recipe_name(model) == part]
-        if tagged:
-            models = tagged
-            continue
         path.append(str(part))
         if isinstance(part, str):
             field = models[0].model_fields.get(part) if models else None
@@ -99,12 +95,6 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [model for part in get_args(annotation) for model in _models_in(part)]
-
-
-def recipe_name(model: type[BaseModel]) -> str | None:
-    """The `name` that selects this model among its siblings."""
-    field = model.model_fields.get("name")
-    return field.default if field and isinstance(field.default, str) else None
 
 
 def _message(details: ErrorDetails, models: Sequence[type[BaseModel]]) -> str:
@@ -119,8 +109,6 @@ def _message(details: ErrorDetails, models: Sequence[type[BaseModel]]) -> str:
         return CREDENTIALS
     if value is None:
         return "is empty: give it a value, or leave it out"
-    if kind.startswith("union_tag") or (kind == "model_attributes_type" and len(models) > 1):
-        return _bad_recipe(value, models)
     if kind in _WANTED:
         return f"must be {_WANTED[kind](context, models)}, got {shown(value)}{_hint(kind, value, context)}"
     return details["msg"]
@@ -163,19 +151,3 @@ def _unknown_key(key: str, models: Sequence[type[BaseModel]]) -> str:
 
 def _keys(models: Sequence[type[BaseModel]]) -> str:
     return ", ".join(name for model in models for name in model.model_fields)
-
-
-def _bad_recipe(value: object, models: Sequence[type[BaseModel]]) -> str:
-    names = sorted(name for model in models if (name := recipe_name(model)))
-    known = f"known recipes: {', '.join(names)}"
-    if isinstance(value, Mapping):
-        if "name" in value:
-            return _unknown_recipe(value["name"], names, known)
-        nested = next((name for name in names if name in value), None)
-        example = f"; write {{name: {nested}, ...}} instead of {nested}:" if nested else ""
-        return f"a recipe needs a name{example}; {known}"
-    return f"a recipe is a name or a mapping with a name, got {shown(value)}; {known}"
-
-
-def _unknown_recipe(name: object, names: Sequence[str], known: str) -> str:
-    return f"unknown recipe {shown(name)}{did_you_mean(str(name), names) or ';'} {known}"

@@ -19,17 +19,21 @@ MAX_VALUES = 100_000
 _FORM = re.compile(r"[^\s=.]+(\.[^\s=.]+)*")
 
 
-def read_text(path_or_text: str | Path) -> str:
-    """The text of a job: a `Path` or a string of one line names a file; with line breaks it is the text."""
+def read_text(path_or_text: str | Path, *, what: str = "job file") -> str:
+    """The text of a file: a `Path` or a string of one line names it; with line breaks it is the text.
+
+    Raises:
+        JobError: it cannot be read.
+    """
     if isinstance(path_or_text, str) and (not path_or_text or "\n" in path_or_text):
         return path_or_text
     path = Path(path_or_text)
     try:
         return path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
-        reason = "there is no such job file"
+        reason = f"there is no such {what}"
     except IsADirectoryError:
-        reason = "is a folder: name the job file in it"
+        reason = f"is a folder: name the {what} in it"
     except UnicodeDecodeError as error:
         reason = f"is not UTF-8 text (byte {error.start}): save it as UTF-8"
     except OSError as error:
@@ -37,7 +41,7 @@ def read_text(path_or_text: str | Path) -> str:
     raise JobError([JobProblem(path="", message=f"{path}: {reason}")])
 
 
-def parse_mapping(text: str) -> tuple[dict[Any, Any], list[JobProblem]]:
+def parse_mapping(text: str, *, what: str = "job file") -> tuple[dict[Any, Any], list[JobProblem]]:
     """The document, and the keys it gives twice (the last one counts).
 
     Raises:
@@ -48,9 +52,9 @@ def parse_mapping(text: str) -> tuple[dict[Any, Any], list[JobProblem]]:
     except _YAML_ERRORS as error:
         raise JobError([JobProblem(path="", message=f"not valid YAML: {_one_line(error, text)}")]) from None
     if document is None:
-        raise JobError([JobProblem(path="", message="the job file is empty")])
+        raise JobError([JobProblem(path="", message=f"the {what} is empty")])
     if not isinstance(document, dict):
-        message = f"the job file must be a mapping (name: ..., source: ...), got {shown(document)}"
+        message = f"the {what} must be a mapping (name: ..., source: ...), got {shown(document)}"
         raise JobError([JobProblem(path="", message=message)])
     return document, problems
 
@@ -116,7 +120,8 @@ def _index(entries: list[Any], part: str) -> int:
         if int(part) < len(entries):
             return int(part)
         raise _NoSuchPlaceError(f"there is no entry {part}: the list has {len(entries)}, counted from 0")
-    names = [str(entry["name"]) if isinstance(entry, dict) and "name" in entry else "" for entry in entries]
+    named = [entry if isinstance(entry, dict) else {} for entry in entries]
+    names = [str(entry.get("id") or entry.get("name", "")) for entry in named]
     if part in names:
         return names.index(part)
     given = ", ".join(filter(None, names)) or "none"

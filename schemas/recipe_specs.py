@@ -3,7 +3,7 @@
 Does not know the prompts themselves, nor how an answer is parsed and judged.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -51,56 +51,66 @@ Text = Annotated[str, AfterValidator(_not_blank)]
 Texts = Annotated[tuple[Text, ...], AfterValidator(all_different)]
 
 
-class Decoding(Spec):
-    """How a recipe's answers are decoded; part of every recipe."""
+class RecipeSpec(Spec):
+    """One entry of a job's `recipes`: which recipe, and what this job wants of it otherwise than its file says.
 
-    name: str
-    max_new_tokens: Whole
-    temperature: Real = Field(default=0.0, ge=0)
-    """Sampling temperature; 0 takes the most likely token every time."""
-    top_p: Real = Field(default=1.0, gt=0, le=1)
-    """Sample among the most likely tokens that together hold this probability; 1 considers all of them."""
-    seed: Whole = 0
-    """Seed of the sampling; every image gets a random stream of its own from it. Unused at temperature 0."""
+    Which of the keys a recipe takes, its file tells; `pipeline.recipes` holds an entry to it.
+    """
 
-
-class CaptionSpec(Decoding):
-    """A description of the whole image, into the table `captions`."""
-
-    name: Literal["caption"] = "caption"
-    """Selects this recipe."""
-    max_new_tokens: Whole = Field(default=256, ge=1)
-    """Longest caption, in tokens."""
-    hints: tuple[Literal["ocr"], ...] = ()
-    """Recipes whose answer on the same image goes into the prompt; `ocr` must then be a recipe of the job."""
-
-
-class OcrSpec(Decoding):
-    """All text in the image, into the table `ocr`."""
-
-    name: Literal["ocr"] = "ocr"
-    """Selects this recipe."""
-    max_new_tokens: Whole = Field(default=1024, ge=1)
-    """Longest transcription, in tokens."""
-
-
-class QaSpec(Decoding):
-    """Answers to questions about the image, into the table `qa`, one row for each question."""
-
-    name: Literal["qa"] = "qa"
-    """Selects this recipe."""
-    max_new_tokens: Whole = Field(default=256, ge=1)
-    """Longest answer, in tokens."""
+    name: Text
+    """A built-in recipe, or the path of a recipe file, which ends in `.yaml` or `.yml`."""
+    id: Text | None = None
+    """What its labels are called in the column `recipe`, where one recipe is wanted twice; by default its name."""
+    style: Text | None = None
+    """Which of its ways to ask."""
+    variants: Annotated[tuple[Whole, ...], AfterValidator(all_different)] | None = None
+    """Which of its prompts to draw from, counted from 0; by default all. A sample has the same one in every run."""
+    hints: Texts | None = None
+    """What is added to the prompt where there is something to quote: the text of another recipe on the same sample,
+    such as `ocr` (which runs for it, and is written only if the job lists it too); `metadata`, `place` (where it was
+    taken) or `original` (the source's own caption)."""
     questions: Texts = ()
-    """Questions asked of every image. Give either these or `questions_from`."""
+    """Questions asked of every sample. Give either these or `questions_from`."""
     questions_from: Text | None = None
-    """Column of the source with each image's own questions: a text or a list of texts."""
+    """Column of the source with each sample's own questions: a text or a list of texts."""
     answers_from: Text | None = None
     """Column of the source with the existing answers to `questions_from`; kept beside the new ones."""
+    queries: Texts = ()
+    """Things to find in every image, e.g. "the dog". Give either these or `queries_from`."""
+    queries_from: Text | None = None
+    """Column of the source with each image's own queries: a text or a list of texts."""
+    conversation_from: Text | None = None
+    """Column of the source with a conversation; by default `conversations` or `messages`, whichever there is."""
+    original_from: Text | None = None
+    """Column of the source with the caption or alt text that it came with."""
+    marks_from: Text | None = None
+    """Column of the source with what is to be drawn onto the image: a list of `{kind, points, color}`, in pixels."""
+    of: Texts = ()
+    """Recipes of this job whose labels are looked at."""
+    count: Whole | None = Field(default=None, ge=1)
+    """How many things are asked for, where a recipe asks for so many."""
+    max_boxes: Whole | None = Field(default=None, ge=1)
+    """Most boxes of one answer."""
+    max_new_tokens: Whole | None = Field(default=None, ge=1)
+    """Longest answer, in tokens."""
+    temperature: Real | None = Field(default=None, ge=0)
+    """Sampling temperature; 0 takes the most likely token every time."""
+    top_p: Real | None = Field(default=None, gt=0, le=1)
+    """Sample among the most likely tokens that together hold this probability; 1 considers all of them."""
+    repetition_penalty: Real | None = Field(default=None, gt=0)
+    """Makes tokens that have come already less likely; 1 changes nothing."""
+    seed: Whole = 0
+    """Seed of the sampling and of the choice among prompts; every sample gets a random stream of its own from it."""
+
+    @property
+    def is_file(self) -> bool:
+        return self.name.endswith((".yaml", ".yml"))
 
     @model_validator(mode="after")
-    def _one_source_of_questions(self) -> "QaSpec":
-        _exactly_one(self, "questions", "questions_from")
+    def _only_one_origin(self) -> "RecipeSpec":
+        for texts, column in (("questions", "questions_from"), ("queries", "queries_from")):
+            if getattr(self, texts) and getattr(self, column) is not None:
+                raise refuse(f"{self.name} takes {texts} or {column}, not both: remove one")
         if self.answers_from is not None and self.questions_from is None:
             raise refuse(
                 "only goes with questions_from: name the column that holds the questions of these answers",
@@ -109,38 +119,9 @@ class QaSpec(Decoding):
         return self
 
 
-class GroundingSpec(Decoding):
-    """Boxes around what each query names, into the table `grounding`, one row for each query."""
-
-    name: Literal["grounding"] = "grounding"
-    """Selects this recipe."""
-    max_new_tokens: Whole = Field(default=256, ge=32)
-    """Longest list of boxes, in tokens, the query that it opens with included; a box takes up to 20."""
-    max_boxes: Whole = Field(default=16, ge=1)
-    """Most boxes for one query."""
-    queries: Texts = ()
-    """Things to find in every image, e.g. "the dog". Give either these or `queries_from`."""
-    queries_from: Text | None = None
-    """Column of the source with each image's own queries: a text or a list of texts."""
-
-    @model_validator(mode="after")
-    def _one_source_of_queries(self) -> "GroundingSpec":
-        _exactly_one(self, "queries", "queries_from")
-        return self
-
-
-RecipeSpec = Annotated[CaptionSpec | OcrSpec | QaSpec | GroundingSpec, Field(discriminator="name")]
+COLUMN_KEYS = ("questions_from", "answers_from", "queries_from", "conversation_from", "original_from", "marks_from")
 
 
 def columns_of(recipe: RecipeSpec) -> dict[str, str]:
     """The columns of the source a recipe reads, by the key that names them."""
-    keys = ("questions_from", "answers_from", "queries_from")
-    return {key: column for key in keys if (column := getattr(recipe, key, None)) is not None}
-
-
-def _exactly_one(recipe: Decoding, texts: str, column: str) -> None:
-    given = bool(getattr(recipe, texts)), getattr(recipe, column) is not None
-    if given == (False, False):
-        raise refuse(f"{recipe.name} needs {texts} (a list, for every image) or {column} (a column of the source)")
-    if given == (True, True):
-        raise refuse(f"{recipe.name} takes {texts} or {column}, not both: remove one")
+    return {key: column for key in COLUMN_KEYS if (column := getattr(recipe, key)) is not None}

@@ -12,9 +12,19 @@ from model.nano.scene_records import Box, Scene
 from model.nano.scenes import ask
 from model.nano.vocabulary import MAX_COORDINATE
 
-CAPTION_PROMPT = "Describe the image in detail."
+CAPTION_PROMPTS = (
+    "Describe the image in detail.",
+    "Give a detailed description of this image.",
+    "What does this image show? Describe it thoroughly.",
+    "Write a careful description of everything that can be seen here.",
+)
 CAPTION_HINT = " Where it helps, quote the text that can be read in it:\n"
-OCR_PROMPT = "Read all the text in the image, line by line."
+OCR_PROMPTS = (
+    "Read all the text in the image, line by line.",
+    "Write out all the text in this image, one line for each line of it.",
+    "What does the text in this image say? Give all of it, line by line.",
+    "Transcribe the text in the image.",
+)
 
 Part = str | dict[str, str]
 
@@ -36,19 +46,23 @@ class Turn:
 def make_turns(scene: Scene, *, num_questions: int, num_phrases: int) -> list[Turn]:
     """A caption, a transcription, and up to so many questions and phrases, the same for a scene every time."""
     rng = random.Random(scene.seed)
-    turns = [caption_turn(scene, with_hint=bool(scene.text) and rng.random() < 0.2), ocr_turn(scene)]
+    with_hint = bool(scene.text) and rng.random() < 0.2
+    turns = [
+        caption_turn(scene, with_hint=with_hint, variant=rng.randrange(len(CAPTION_PROMPTS))),
+        ocr_turn(scene, variant=rng.randrange(len(OCR_PROMPTS))),
+    ]
     questions = dict.fromkeys((*scene.questions, *ask(rng, scene.objects, scene.layout)))
     turns += [qa_turn(one.question, one.answer) for one in list(questions)[:num_questions]]
     return turns + [grounding_turn(scene, *one) for one in choose_phrases(rng, scene, num_phrases)]
 
 
-def caption_turn(scene: Scene, *, with_hint: bool) -> Turn:
+def caption_turn(scene: Scene, *, with_hint: bool, variant: int = 0) -> Turn:
     hint: tuple[Part, ...] = (CAPTION_HINT, _data(scene.text)) if with_hint else ()
-    return Turn(task="caption", prompt=(CAPTION_PROMPT, *hint), answer=scene.caption)
+    return Turn(task="caption", prompt=(CAPTION_PROMPTS[variant], *hint), answer=scene.caption)
 
 
-def ocr_turn(scene: Scene) -> Turn:
-    return Turn(task="ocr", prompt=(OCR_PROMPT,), answer=scene.text)
+def ocr_turn(scene: Scene, *, variant: int = 0) -> Turn:
+    return Turn(task="ocr", prompt=(OCR_PROMPTS[variant],), answer=scene.text)
 
 
 def qa_turn(question: str, answer: str) -> Turn:

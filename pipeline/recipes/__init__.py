@@ -1,29 +1,86 @@
-"""The recipes of a job file -> recipes that run: one file per task, in the order in which they need each other."""
+"""The recipes of a job file -> recipes that run, in the order in which they need each other.
+
+A recipe is a YAML file (the built-in ones lie in this folder, a user's own goes by its path); `schemas.recipe_file`
+says what stands in it.
+"""
 
 from collections.abc import Sequence
 
-from pipeline.recipes.caption import Caption
-from pipeline.recipes.grounding import Grounding
-from pipeline.recipes.ocr import Ocr
-from pipeline.recipes.qa import Qa
-from pipeline.recipes.recipe import Recipe
+from pipeline.recipes.files import LoadedRecipe, built_in_names, load_recipe
+from pipeline.recipes.fit import problems_of_entry
+from pipeline.recipes.recipe import Recipe, digest_of, needed_names
+from schemas.job_problems import JobError, JobProblem
 from schemas.recipe_specs import RecipeSpec
 
-__all__ = ["BUILT_IN", "Recipe", "make_recipes"]
+__all__ = ["LoadedRecipe", "Recipe", "built_in_names", "check_recipes", "load_recipe", "make_recipes"]
 
-BUILT_IN: dict[str, type[Recipe]] = {recipe.name: recipe for recipe in (Caption, Grounding, Ocr, Qa)}
+_Entry = tuple[RecipeSpec, LoadedRecipe]
+
+
+def check_recipes(specs: Sequence[RecipeSpec]) -> dict[str, _Entry]:
+    """The entries of a job by their ids, each with its recipe.
+
+    Raises:
+        JobError: with one problem for each entry that names no recipe, or does not go with the one that it names.
+    """
+    problems: list[JobProblem] = []
+    loaded: list[tuple[int, RecipeSpec, LoadedRecipe]] = []
+    for place, spec in enumerate(specs):
+        try:
+            loaded.append((place, spec, load_recipe(spec.name)))
+        except JobError as error:
+            problems += [
+                JobProblem(path=".".join(filter(None, (f"recipes.{place}", one.path))), message=one.message)
+                for one in error.problems
+            ]
+    ids = [spec.id or recipe.file.name for _, spec, recipe in loaded]
+    for (place, spec, recipe), id_ in zip(loaded, ids, strict=True):
+        problems += problems_of_entry(place, spec, recipe, ids)
+        if ids.count(id_) > 1 and ids.index(id_) != place:
+            message = f"the recipe {id_} is given twice: keep one, or give one of them another id"
+            problems.append(JobProblem(path=f"recipes.{place}", message=message))
+    if problems:
+        raise JobError(problems)
+    return {id_: (spec, recipe) for id_, (_, spec, recipe) in zip(ids, loaded, strict=True)}
 
 
 def make_recipes(specs: Sequence[RecipeSpec], *, checkpoint_digest: str) -> tuple[Recipe, ...]:
-    """One recipe per spec; a recipe comes after those whose labels it reads."""
-    waiting = list(specs)
+    """One recipe per spec, and one (which is not written) for each that another quotes and the job does not list; a
+    recipe comes after those whose labels it reads.
+
+    Raises:
+        JobError: as `check_recipes`; or recipes look at each other's labels in a circle.
+    """
+    entries = check_recipes(specs)
+    written = set(entries)
+    needs: dict[str, dict[str, str]] = {}
+    while missing := [id_ for id_ in entries if id_ not in needs]:
+        for id_ in missing:
+            needs[id_] = {name: _needed_id(name, entries) for name in needed_names(entries[id_][1], entries[id_][0])}
+            for needed in needs[id_].values():
+                entries.setdefault(needed, (RecipeSpec(name=needed), load_recipe(needed)))
     made: dict[str, Recipe] = {}
-    while waiting:
-        ready = [spec for spec in waiting if set(BUILT_IN[spec.name].needs(spec)) <= made.keys()]
-        assert ready, f"recipes need each other in a circle: {[spec.name for spec in waiting]}"
-        for spec in ready:
-            recipe_class = BUILT_IN[spec.name]
-            needed = [made[name].digest for name in recipe_class.needs(spec)]
-            made[spec.name] = recipe_class(spec, checkpoint_digest=checkpoint_digest, needed_digests=needed)
-        waiting = [spec for spec in waiting if spec.name not in made]
+    while waiting := [id_ for id_ in entries if id_ not in made]:
+        ready = [id_ for id_ in waiting if set(needs[id_].values()) <= made.keys()]
+        if not ready:
+            message = f"the recipes {', '.join(waiting)} need each other's labels in a circle"
+            raise JobError([JobProblem(path="recipes", message=message)])
+        for id_ in ready:
+            spec, loaded = entries[id_]
+            digests = {name: made[needed].digest for name, needed in needs[id_].items()}
+            made[id_] = Recipe(
+                name=id_,
+                spec=spec,
+                loaded=loaded,
+                needs=needs[id_],
+                digest=digest_of(loaded, spec, name=id_, checkpoint=checkpoint_digest, needs=digests),
+                is_written=id_ in written,
+            )
     return tuple(made.values())
+
+
+def _needed_id(name: str, entries: dict[str, _Entry]) -> str:
+    """The job's recipe of that id, or else its first one of that name, or else the built-in one."""
+    if name in entries:
+        return name
+    return next((id_ for id_, (_, loaded) in entries.items() if loaded.file.name == name), name)

@@ -15,6 +15,8 @@ _UNTIL_MARK = r"(?:[^<]|<(?!\|))*+"
 _DETECTION = re.compile(
     rf"(?:<\|ref\|>(?P<label>{_UNTIL_MARK})<\|/ref\|>\s*+)?<\|det\|>(?P<boxes>{_UNTIL_MARK})(?P<end><\|/det\|>)?"
 )
+_BOXES = re.compile(rf"<\|det\|>{_UNTIL_MARK}(?:<\|/det\|>)?")
+_CONTROL_MARK = re.compile(r"<\|/?(?:ref|det|grounding)\|>")
 _NUMBER = r"\s*+[0-9]{1,4}+\s*+"
 _BOX = rf"\[{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER}\]\s*+"
 _ONE_BOX = re.compile(_BOX)
@@ -66,3 +68,8 @@ def parse_boxes(text: str, *, default_label: str, width_px: int, height_px: int)
                 )
             )
     return ParsedBoxes(boxes=tuple(boxes), flags=tuple(flags))
+
+
+def without_marks(text: str) -> str:
+    """An answer as it reads: boxes and the marks around labels taken out."""
+    return " ".join(_CONTROL_MARK.sub("", _BOXES.sub("", text)).split())

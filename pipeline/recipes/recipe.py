@@ -1,152 +1,163 @@
-"""What a recipe is: prompts for one opened image -> labels of one table.
+"""A recipe of a job -> labels of one sample: its steps in turn, over views that are opened once.
 
-A recipe knows prompts and how its answers are parsed; it knows neither the engine (only the few fields of an answer)
-nor where labels are written.
+Knows the fields of an answer and how a view is asked, not the engine, nor where labels are written.
 """
 
 import asyncio
 import hashlib
 import json
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
 
-from model.constraint_specs import ConstraintSpec
-from schemas.recipe_specs import Decoding
+from pipeline.quality import QUALITY_VERSION
+from pipeline.recipes.asks import Ask, EarlierLabels, asks_of, text_of_label
+from pipeline.recipes.decode import Accepted, Decode, View, Views
+from pipeline.recipes.facts import facts_of
+from pipeline.recipes.files import LoadedRecipe
+from pipeline.recipes.parsers import PARSERS_VERSION, lines_of
+from pipeline.recipes.prompts import text_of
+from schemas.recipe_file import FACTS, OF_THE_ROW, StepFile
+from schemas.recipe_specs import RecipeSpec
 from schemas.rows import ImageRow, Label
 
-Part = str | Mapping[str, str]
-"""Template text, or `{"type": "text", "text": ...}` for text that comes from data and must stay ordinary text."""
+__all__ = ["EarlierLabels", "Recipe", "View", "Views"]
 
-EarlierLabels = Mapping[str, Sequence[Label]]
-"""Labels of the recipes that ran before on the same image, by recipe name."""
-
-
-class Answer(Protocol):
-    """One completion, as far as recipes look at it."""
-
-    @property
-    def text(self) -> str: ...
-    @property
-    def finish_reason(self) -> str: ...
-    @property
-    def mean_logprob(self) -> float: ...
-    @property
-    def num_prompt_tokens(self) -> int: ...
-    @property
-    def num_output_tokens(self) -> int: ...
-
-
-class View(Protocol):
-    """An opened image that answers prompts."""
-
-    async def generate(self, text: Sequence[Part], **params: Any) -> Answer: ...
-
-
-def data(text: str) -> Part:
-    return {"type": "text", "text": text}
+_NOT_IN_DIGEST = {"name", "about"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Step:
-    """One prompt of a recipe on one image; `item` is its place among them."""
-
-    item: int
-    prompt: tuple[Part, ...]
-    constraint: ConstraintSpec | None = None
-    """The form that the answer must have, if any."""
-
-    @property
-    def prompt_text(self) -> str:
-        return "".join(part if isinstance(part, str) else part["text"] for part in self.prompt)
-
-
-class Recipe(ABC):
-    """One task. Subclasses say which steps an image gets and what columns an answer becomes."""
+class Recipe:
+    """One recipe of one job. Pickled to the workers, a user's own function included."""
 
     name: str
-    table: str
-    version: str
-    """Changes when the prompts or the parser of the built-in recipe change, so that its digest does."""
+    """Its id in the job: what its labels carry in the column `recipe`."""
+    spec: RecipeSpec
+    loaded: LoadedRecipe
+    needs: Mapping[str, str]
+    """By what a prompt calls it, the id of a recipe whose labels this one reads; it runs before."""
+    digest: str
+    """Of everything that its labels follow from, beside the image."""
+    is_written: bool = True
+    """False: it runs for the recipes that need it, and its labels are left out of the dataset."""
 
-    def __init__(self, spec: Decoding, *, checkpoint_digest: str, needed_digests: Sequence[str] = ()) -> None:
-        """Args:
-        needed_digests: digests of the recipes whose labels this one reads: what changes them changes this one.
+    @property
+    def table(self) -> str:
+        return str(self.loaded.file.table)
+
+    async def label(self, views: Views, row: ImageRow, earlier: EarlierLabels) -> list[Label]:
+        """Runs all steps; labels come in the order of what was asked. Of an earlier recipe that has no labels here
+        nothing is quoted.
+
+        All or nothing: the first answer that raises ends the others, and its error is raised.
+
+        Raises:
+            RejectedAnswerError: a gate that rejects was not passed, in no attempt.
         """
-        self.spec = spec
-        record = {
-            "spec": spec.model_dump(mode="json"),
-            "version": self.version,
-            "checkpoint": checkpoint_digest,
-            "needs": list(needed_digests),
+        file = self.loaded.file
+        if len(row.images) < file.min_images:
+            return []
+        quoted = self._quoted(row, earlier)
+        lines: dict[str, list[str]] = {}
+        for step in file.steps[:-1]:
+            for accepted in await self._answers(step, views, row, quoted, lines, earlier):
+                quoted[step.name] = accepted.text
+                lines.setdefault(step.name, []).extend(self._listed(accepted.text))
+        answers = await self._answers(file.last, views, row, quoted, lines, earlier)
+        return [self._label(accepted) for accepted in answers]
+
+    async def _answers(
+        self,
+        step: StepFile,
+        views: Views,
+        row: ImageRow,
+        quoted: Mapping[str, str],
+        lines: Mapping[str, Sequence[str]],
+        earlier: EarlierLabels,
+    ) -> list[Accepted]:
+        asks = asks_of(step, self.spec, row, lines=lines, earlier=earlier)
+        decode = Decode(recipe=self.loaded, name=self.name, spec=self.spec, step=step, row=row, quoted=quoted)
+        if step.each != "turns":
+            return await _all_or_nothing([decode.answer(views, ask) for ask in asks])
+        accepted: list[Accepted] = []
+        for ask in asks:  # a turn is answered in sight of the answers before it
+            accepted.append(await decode.answer(views, ask, answered={one.ask.turn: one.text for one in accepted}))
+        return accepted
+
+    def _quoted(self, row: ImageRow, earlier: EarlierLabels) -> dict[str, str]:
+        """What a hint or `{count}` stands for; where there is nothing, nothing."""
+        count = self.spec.count or self.loaded.file.count
+        texts = {
+            called: "\n".join(text_of_label(label) for label in earlier.get(recipe, ())).strip()
+            for called, recipe in self.needs.items()
         }
-        self.digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:16]
+        return {"count": str(count or ""), **facts_of(row), **texts}
 
-    @classmethod
-    def needs(cls, spec: Any) -> tuple[str, ...]:
-        """Names of the recipes whose labels a recipe of this spec reads; they run before it."""
-        return ()
+    def _listed(self, text: str) -> list[str]:
+        return lines_of(text)[: self.spec.count or self.loaded.file.count]
 
-    @abstractmethod
-    def steps(self, row: ImageRow, earlier: EarlierLabels) -> list[Step]:
-        """The prompts for one image; none where the image gives no reason to ask."""
-
-    @abstractmethod
-    def parse(self, answer: Answer, step: Step, row: ImageRow) -> "Parsed":
-        """The columns of the label's own table."""
-
-    async def label(self, view: View, row: ImageRow, earlier: EarlierLabels) -> list[Label]:
-        """Runs all steps on the opened image, concurrently; labels come in the order of the steps.
-
-        All or nothing: the first step that raises ends the others, and its error is raised.
-        """
-        runs = [asyncio.ensure_future(self._run(view, row, step)) for step in self.steps(row, earlier)]
-        try:
-            return list(await asyncio.gather(*runs))
-        finally:
-            for run in runs:
-                run.cancel()  # those that are done do not notice; the others would answer nobody
-
-    async def _run(self, view: View, row: ImageRow, step: Step) -> Label:
-        spec = self.spec
-        answer = await view.generate(
-            step.prompt,
-            max_new_tokens=spec.max_new_tokens,
-            temperature=spec.temperature,
-            top_p=spec.top_p,
-            seed=self._seed(row, step),
-            constraint=step.constraint,
-        )
-        parsed = self.parse(answer, step, row)
-        flags = ("output_truncated",) if answer.finish_reason == "length" else ()
+    def _label(self, accepted: Accepted) -> Label:
         return Label(
             recipe=self.name,
             recipe_digest=self.digest,
             table=self.table,
-            item=step.item,
-            prompt=step.prompt_text,
-            num_prompt_tokens=answer.num_prompt_tokens,
-            num_output_tokens=answer.num_output_tokens,
-            finish_reason=answer.finish_reason,
-            mean_logprob=answer.mean_logprob,
-            flags=(*flags, *parsed.flags),
-            values=parsed.values,
+            item=accepted.ask.item,
+            instruction=accepted.wording.instruction,
+            variant=accepted.wording.variant,
+            prompt=text_of(accepted.wording.prompt),
+            parameters=json.dumps(accepted.parameters, ensure_ascii=False),
+            num_prompt_tokens=accepted.answer.num_prompt_tokens,
+            num_output_tokens=accepted.answer.num_output_tokens,
+            finish_reason=accepted.answer.finish_reason,
+            mean_logprob=accepted.answer.mean_logprob,
+            attempts=accepted.num_attempts,
+            flags=accepted.flags,
+            values={**accepted.values, **self.loaded.file.values},
         )
 
-    def _seed(self, row: ImageRow, step: Step) -> int:
-        """Of the image's content, not its place: a rerun, or the same image elsewhere, samples the same."""
-        text = f"{self.spec.seed}\0{row.image_sha256}\0{self.name}\0{step.item}"
-        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
+
+def digest_of(loaded: LoadedRecipe, spec: RecipeSpec, *, name: str, checkpoint: str, needs: Mapping[str, str]) -> str:
+    """16 hex digits of all that the labels of a recipe follow from, beside the sample.
+
+    Defaults are left out, so that a key that a later version adds changes no digest of those who do not use it.
+
+    Args:
+        needs: by what the recipe calls them, digests of the recipes whose labels it reads.
+    """
+    file = loaded.file.model_dump(mode="json", exclude_defaults=True, exclude=_NOT_IN_DIGEST)
+    record = {
+        "file": file,
+        "function": loaded.function_source,
+        "spec": spec.model_dump(mode="json", exclude_defaults=True, exclude={"name", "id"}),
+        "name": name,  # random streams follow from it
+        "versions": [PARSERS_VERSION, QUALITY_VERSION],
+        "checkpoint": checkpoint,
+        "needs": dict(needs),
+    }
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:16]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Parsed:
-    values: Mapping[str, Any]
-    flags: tuple[str, ...] = ()
+def needed_names(loaded: LoadedRecipe, spec: RecipeSpec) -> list[str]:
+    """Of the recipes whose labels are quoted or looked at, as the recipe file and the job call them."""
+    hints = [hint for hint, by_default in loaded.file.hints.items() if _is_given(hint, by_default, spec)]
+    return list(dict.fromkeys([*(hint for hint in hints if hint not in FACTS), *spec.of]))
 
 
-def plain_text(answer: Answer) -> tuple[str, tuple[str, ...]]:
-    """An answer that is prose: trimmed, and flagged when nothing is left."""
-    text = answer.text.strip()
-    return text, () if text else ("output_empty",)
+def needed_facts(loaded: LoadedRecipe, spec: RecipeSpec) -> set[str]:
+    """Which parts of the sample are read: of `OF_THE_ROW` and `FACTS`."""
+    facts = {hint for hint, by_default in loaded.file.hints.items() if _is_given(hint, by_default, spec)} & {*FACTS}
+    return facts | (loaded.file.repeats_for() & {*OF_THE_ROW})
+
+
+def _is_given(hint: str, by_default: bool, spec: RecipeSpec) -> bool:
+    return by_default if spec.hints is None else hint in spec.hints
+
+
+async def _all_or_nothing(answers: Sequence[Awaitable[Accepted]]) -> list[Accepted]:
+    """Concurrently; the first that raises ends the others."""
+    runs = [asyncio.ensure_future(answer) for answer in answers]
+    try:
+        return list(await asyncio.gather(*runs))
+    finally:
+        for run in runs:
+            run.cancel()  # those that are done do not notice; the others would answer nobody
+

@@ -1,0 +1,18 @@
+"""A job file and its overrides -> a job whose recipes fit it, before anything heavy is imported."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.recipes import check_recipes
+from schemas.job import JobSpec, load_job
+
+
+def read_job(path_or_text: str | Path, overrides: Sequence[str] = ()) -> JobSpec:
+    """As `load_job`, with the recipes held to their files.
+
+    Raises:
+        JobError: with one problem for each mistake.
+    """
+    job = load_job(path_or_text, overrides)
+    check_recipes(job.recipes)
+    return job
