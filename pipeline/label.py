@@ -115,15 +115,13 @@ class LabelImage:
                 return await self.label(row, tiles) if reason is None else row.failed(reason)
 
     async def label(self, row: ImageRow, tiles: np.ndarray) -> ImageRow:
-        """One image with all its pending recipes. Raises only a ValueError for a checkpoint that did not load."""
+        """One sample with all its pending recipes. Raises only a ValueError for a checkpoint that did not load."""
         if self._load_error is not None:
             raise self._load_error
         if row.error is not None:
             return row
-        # Ray hands out read-only views of shared memory; torch wants to own what it is given.
-        image = TiledImage(tiles=np.array(tiles), grid=(row.tiles_wide, row.tiles_high))
         try:
-            async with self._engine.open([image]) as view:
+            async with self._engine.open(tiled_images(row, tiles)) as view:
                 return await self._run_recipes(row, view)
         except Exception as error:  # noqa: BLE001 - one row's failure is that row's error, whatever it was
             return row.failed(_row_error(error))
@@ -164,6 +162,17 @@ class LabelImage:
             if recipe.name in needed:
                 needed |= set(recipe.needs(recipe.spec))
         return needed
+
+
+def tiled_images(row: ImageRow, tiles: np.ndarray) -> list[TiledImage]:
+    """Of `TileImage`'s `tiles`, those of each image."""
+    # Copied: Ray hands out read-only views of shared memory; torch wants to own what it is given.
+    ends = np.cumsum([image.num_tiles for image in row.images], dtype=int)
+    of_images = np.split(np.array(tiles), ends[:-1]) if row.images else []
+    return [
+        TiledImage(tiles=of_image, grid=(image.tiles_wide, image.tiles_high))
+        for of_image, image in zip(of_images, row.images, strict=True)
+    ]
 
 
 _Value = TypeVar("_Value")
