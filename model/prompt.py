@@ -17,14 +17,11 @@ import numpy as np
 from PIL import Image
 
 from model.config import ProcessorConfig, load_model_config, load_processor_config, require_agreement
-from model.tiling import TiledImage, tile_image
+from model.tiling import MAX_TILED_IMAGES, TiledImage, tile_image
 from model.tokenizer import ASSISTANT, USER, ChatTokenizer, Text
 
 Message = Mapping[str, Any]
 ImageInput = Image.Image | TiledImage
-
-MAX_TILED_IMAGES = 2
-"""A conversation with more images than this is not tiled: each image is a 1x1 grid (reference-facts, section 1)."""
 
 _ROLES = {
     "user": "user",

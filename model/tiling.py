@@ -12,6 +12,9 @@ from PIL import Image
 PAD_LEVEL = 127
 """int(0.5 * 255): the grey that fills what the picture leaves free; 127, not 127.5, as the reference truncates."""
 
+MAX_TILED_IMAGES = 2
+"""A conversation with more images than this is not tiled: each image is a 1x1 grid (reference-facts, section 1)."""
+
 Resolution = tuple[int, int]
 """(width, height) in pixels; both multiples of the tile size, which is the first candidate's width."""
 

@@ -3,9 +3,9 @@
 Started by `pipeline.sandbox`, which holds the other end of the socket. It limits itself before it looks at any image,
 and imports nothing but what decoding needs. Whatever a decoder prints goes nowhere.
 
-Messages begin with their length. A request is 8 bytes of length and the file. A reply is 4 bytes of length, that much
-JSON ({"size", "grid", "flags"}, or {"kind", "message"} of a failure), and the bytes of the tiles, whose number the grid
-tells.
+Messages begin with their length. A request is 8 bytes of length, one that says whether to tile, and the file. A reply
+is 4 bytes of length, that much JSON ({"size", "grid", "flags"}, or {"kind", "message"} of a failure), and the bytes of
+the tiles, whose number the grid tells.
 """
 
 import json
@@ -29,7 +29,7 @@ READY = b"ready\n"
 """Sent once, before the first request is read."""
 OUT_OF_MEMORY_STATUS = 71
 """Exit status where memory ran out between images or in the midst of a reply, so that nothing could be said."""
-REQUEST_HEADER, REPLY_HEADER = struct.Struct(">Q"), struct.Struct(">I")
+REQUEST_HEADER, REPLY_HEADER = struct.Struct(">Q?"), struct.Struct(">I")
 _MAX_OPEN_FILES = 16
 _ALARM_MARGIN_S = 1.0
 """The sandbox kills first; where it has been killed itself, the alarm ends what hangs."""
@@ -59,15 +59,15 @@ class PreparedImage:
     tiles: np.ndarray
 
 
-Prepare = Callable[[bytes, DecodeSettings], PreparedImage]
+Prepare = Callable[[bytes, DecodeSettings, bool], PreparedImage]
 
 
-def prepare_image(encoded: bytes, settings: DecodeSettings) -> PreparedImage:
-    """Raises RowFailure: what `decode_image` raises, or TILING_FAILED."""
+def prepare_image(encoded: bytes, settings: DecodeSettings, dynamic: bool = True) -> PreparedImage:
+    """`dynamic` as for `tile_image`. Raises RowFailure: what `decode_image` raises, or TILING_FAILED."""
     decoded = decode_image(encoded, max_pixels=settings.max_pixels, min_decoded_fraction=settings.min_decoded_fraction)
     image = decoded.image
     try:
-        tiled = tile_image(image, settings.candidate_resolutions)
+        tiled = tile_image(image, settings.candidate_resolutions, dynamic=dynamic)
     except MemoryError:
         raise RowFailure(ErrorKind.DECODER_OUT_OF_MEMORY, f"tiling {image.width}x{image.height} pixels") from None
     except Exception as error:
@@ -88,9 +88,9 @@ def run(prepare: Prepare = prepare_image) -> None:
     channel = _take_standard_streams()
     try:
         channel.sendall(READY)
-        while (encoded := _receive(channel)) is not None:
+        while (request := _receive(channel)) is not None:
             signal.setitimer(signal.ITIMER_REAL, settings.timeout_s + _ALARM_MARGIN_S)
-            _reply(channel, encoded, settings, prepare)
+            _reply(channel, request, settings, prepare)
             signal.setitimer(signal.ITIMER_REAL, 0)
     except MemoryError:
         os._exit(OUT_OF_MEMORY_STATUS)
@@ -121,19 +121,20 @@ def _take_standard_streams() -> socket.socket:
     return channel
 
 
-def _receive(channel: socket.socket) -> bytes | None:
-    """The next file; None at the end of the stream."""
+def _receive(channel: socket.socket) -> tuple[bytes, bool] | None:
+    """The next file and whether to tile it; None at the end of the stream."""
     header = channel.recv(REQUEST_HEADER.size, socket.MSG_WAITALL)
     if len(header) < REQUEST_HEADER.size:
         return None
-    (num_bytes,) = REQUEST_HEADER.unpack(header)
+    num_bytes, dynamic = REQUEST_HEADER.unpack(header)
     encoded = channel.recv(num_bytes, socket.MSG_WAITALL)
-    return encoded if len(encoded) == num_bytes else None
+    return (encoded, dynamic) if len(encoded) == num_bytes else None
 
 
-def _reply(channel: socket.socket, encoded: bytes, settings: DecodeSettings, prepare: Prepare) -> None:
+def _reply(channel: socket.socket, request: tuple[bytes, bool], settings: DecodeSettings, prepare: Prepare) -> None:
+    encoded, dynamic = request
     try:
-        prepared = prepare(encoded, settings)
+        prepared = prepare(encoded, settings, dynamic)
     except RowFailure as failure:
         _send(channel, {"kind": failure.error.kind, "message": failure.error.message})
     else:

@@ -1,4 +1,4 @@
-"""Rows with the URI of an image -> rows with its encoded bytes.
+"""Rows with the names of their images -> rows with the encoded bytes.
 
 It does not look into the bytes: whether they are an image is found out by the decoder.
 """
@@ -6,7 +6,7 @@ It does not look into the bytes: whether they are an image is found out by the d
 import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from pipeline.parquet_members import MemberReader, parse_bytes_member
@@ -14,25 +14,29 @@ from pipeline.patience import Patience
 from pipeline.storage import StorageError, open_store, shown_uri
 from pipeline.uri_policy import UriPolicy
 from schemas.errors import ErrorKind, RowError
-from schemas.rows import ENCODED_COLUMN, ImageRow, rows_of, to_columns
+from schemas.rows import ENCODED_COLUMN, ImageRow, RowImage, rows_of, to_columns
 
 _NO_URIS = UriPolicy()
+
+Fetched = tuple[RowImage, bytes] | RowError
+"""An image with its hash and its bytes, or why there are none."""
 
 
 class FetchImage:
     """A stage: block `{row, carried}` -> block `{row, carried, encoded}`, same rows, same order.
 
-    A row that cannot be fetched keeps the reason in `error` and has `encoded` b""; so does one that had
-    failed before. What may pass is waited out by the store (`pipeline.patience`), less long for an object that fails
-    while others do not, so that it does not hold up its block. Bytes in tables are read by one reader
-    that keeps its place, so blocks should hold consecutive rows. Can be pickled until it is first called; one
-    call at a time.
+    `encoded` is a list with the bytes of each image of the row. A row of which one image cannot be fetched keeps the
+    reason in `error` and has an empty list; so does one that had failed before. What may pass is waited out by the
+    store (`pipeline.patience`), less long for an object that fails while others do not, so that it does not hold up its
+    block. Bytes in tables are read by one reader that keeps its place, so blocks should hold consecutive rows; all
+    other images of a block are fetched at the same time. Can be pickled until it is first called; one call at a time.
     """
 
     def __init__(
         self,
         *,
         max_bytes: int,
+        max_images: int = 16,
         image_column: str | None,
         uri_policy: UriPolicy = _NO_URIS,
         num_threads: int = 16,
@@ -41,11 +45,12 @@ class FetchImage:
         """
         Args:
             max_bytes: larger images fail with TOO_MANY_BYTES; objects are measured before they are read.
+            max_images: rows of more fail with TOO_MANY_IMAGES, before any of them is fetched.
             image_column: of tables; None if the images are files.
             uri_policy: which URIs that stand in tables are followed; by default none.
             patience: with transient failures of the store; by default `Patience.among_others()`.
         """
-        self._max_bytes = max_bytes
+        self._max_bytes, self._max_images = max_bytes, max_images
         self._uri_policy = uri_policy
         self._num_threads = num_threads
         self._patience = patience or Patience.among_others()
@@ -56,43 +61,69 @@ class FetchImage:
         rows = rows_of(block)
         if self._threads is None:
             self._threads = ThreadPoolExecutor(self._num_threads, thread_name_prefix="fetch")
-        files = {
-            position: self._threads.submit(self._fetched, row, self._read_file)
-            for position, row in enumerate(rows)
-            if parse_bytes_member(row.member) is None
-        }
-        fetched = [
-            files[position].result() if position in files else self._fetched(row, self._read_member)
-            for position, row in enumerate(rows)
-        ]
+        files = [self._started(row) for row in rows]
+        fetched = [self._row_fetched(row, of_row) for row, of_row in zip(rows, files, strict=True)]
         return to_columns([row for row, _ in fetched], **{ENCODED_COLUMN: [encoded for _, encoded in fetched]})
 
-    def _fetched(self, row: ImageRow, read: Callable[[ImageRow], bytes]) -> tuple[ImageRow, bytes]:
+    def _started(self, row: ImageRow) -> list[Future[Fetched] | None]:
+        """One for each image, None where it lies in a table: those are read in order."""
+        assert self._threads is not None
+        if row.error is not None or len(row.images) > self._max_images:
+            return []
+        return [
+            None if parse_bytes_member(image.member) else self._threads.submit(self._fetched, row, image)
+            for image in row.images
+        ]
+
+    def _row_fetched(self, row: ImageRow, files: Sequence[Future[Fetched] | None]) -> tuple[ImageRow, list[bytes]]:
         if row.error is not None:
-            return row, b""
+            return row, []
+        if len(row.images) > self._max_images:
+            message = f"the sample has {len(row.images)} images, more than limits.max_images = {self._max_images}"
+            return row.failed(RowError(kind=ErrorKind.TOO_MANY_IMAGES, message=message)), []
+        images, encoded = [], []
+        for number, (image, file) in enumerate(zip(row.images, files, strict=True), start=1):
+            fetched = self._fetched(row, image) if file is None else file.result()
+            if isinstance(fetched, RowError):
+                for other in files:
+                    if other is not None:
+                        other.cancel()
+                return row.failed(fetched.of_image(number, len(row.images))), []
+            images.append(fetched[0])
+            encoded.append(fetched[1])
+        return dataclasses.replace(row, images=tuple(images)), encoded
+
+    def _fetched(self, row: ImageRow, image: RowImage) -> Fetched:
         try:
-            encoded = read(row)
+            encoded = self._reader(row, image)(image)
             if not encoded:
-                raise StorageError(ErrorKind.EMPTY, f"{shown_uri(row.image_uri)}: there are no bytes")
+                raise StorageError(ErrorKind.EMPTY, f"{shown_uri(image.uri)}: there are no bytes")
         except StorageError as error:
-            return row.failed(RowError(kind=error.kind, message=str(error))), b""
-        return dataclasses.replace(row, image_sha256=hashlib.sha256(encoded).hexdigest()), encoded
+            return RowError(kind=error.kind, message=str(error))
+        return dataclasses.replace(image, sha256=hashlib.sha256(encoded).hexdigest()), encoded
 
-    def _read_file(self, row: ImageRow) -> bytes:
-        if row.member:  # the row of a table, which names the image by a URI
-            return self._uri_policy.get(row.image_uri, max_bytes=self._max_bytes, patience=self._patience)
-        store = open_store(row.image_uri, patience=self._patience)
-        return store.get(row.image_uri, max_bytes=self._max_bytes, version=row.version)
+    def _reader(self, row: ImageRow, image: RowImage) -> Callable[[RowImage], bytes]:
+        """What lies in a container or was listed itself is the source's; any other URI was chosen by a sample."""
+        if image.member:
+            return self._read_member
+        return self._read_named if row.place else self._read_listed
 
-    def _read_member(self, row: ImageRow) -> bytes:
-        place = parse_bytes_member(row.member)
-        assert place is not None, f"{row.member!r} is not the member of a table"
-        assert self._members is not None, f"{row.image_uri} lies in a table, so image_column is needed"
-        table_uri = row.image_uri.rpartition("#")[0]
-        encoded = self._members.read(table_uri, version=row.version, row_group=place[0], row=place[1])
+    def _read_named(self, image: RowImage) -> bytes:
+        return self._uri_policy.get(image.uri, max_bytes=self._max_bytes, patience=self._patience)
+
+    def _read_listed(self, image: RowImage) -> bytes:
+        store = open_store(image.uri, patience=self._patience)
+        return store.get(image.uri, max_bytes=self._max_bytes, version=image.version)
+
+    def _read_member(self, image: RowImage) -> bytes:
+        place = parse_bytes_member(image.member)
+        assert place is not None, f"{image.member!r} is not the member of a table"
+        assert self._members is not None, f"{image.uri} lies in a table, so image_column is needed"
+        table_uri = image.uri.rpartition("#")[0]
+        encoded = self._members.read(table_uri, version=image.version, row_group=place[0], row=place[1])
         if len(encoded) > self._max_bytes:
             raise StorageError(
                 ErrorKind.TOO_MANY_BYTES,
-                f"{row.image_uri}: {len(encoded)} bytes, more than limits.max_bytes = {self._max_bytes}",
+                f"{image.uri}: {len(encoded)} bytes, more than limits.max_bytes = {self._max_bytes}",
             )
         return encoded

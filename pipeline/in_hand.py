@@ -59,7 +59,7 @@ class InHand:
     def _record(self, name: str, rows: Sequence[ImageRow]) -> Iterator[None]:
         """Removed however the work ends, as long as the process lives."""
         uri = join_uri(self._uri, f"{name}-{uuid.uuid4().hex}.json")
-        open_store(uri).put(uri, json.dumps([row.image_uri for row in rows]).encode())
+        open_store(uri).put(uri, json.dumps([row.image_uri or row.place for row in rows]).encode())
         try:
             yield
         finally:

@@ -116,7 +116,7 @@ class LabelImage:
                 return await self.label(row, tiles) if reason is None else row.failed(reason)
 
     async def label(self, row: ImageRow, tiles: np.ndarray) -> ImageRow:
-        """One image with all its pending recipes. Raises only a ValueError for a checkpoint that did not load."""
+        """One sample with all its pending recipes. Raises only a ValueError for a checkpoint that did not load."""
         if self._load_error is not None:
             raise self._load_error
         if row.error is not None:

@@ -101,6 +101,7 @@ def label_images(work: Work, placement: Placement, *, shards: Sequence[str]) -> 
             until_stopped(FetchImage, stop),
             fn_constructor_kwargs={
                 "max_bytes": limits.max_bytes,
+                "max_images": limits.max_images,
                 "image_column": work.image_column,
                 "uri_policy": work.uri_policy,
             },

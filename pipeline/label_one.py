@@ -14,7 +14,7 @@ from pipeline.prepare import TileImage
 from pipeline.recipes import check_recipes, make_recipes
 from pipeline.storage import canonical_uri
 from schemas.job import EngineSpec, LimitsSpec, RecipeSpec
-from schemas.rows import TILES_COLUMN, ImageRow, rows_of, to_columns
+from schemas.rows import TILES_COLUMN, ImageRow, RowImage, rows_of, to_columns
 
 
 def label_one(
@@ -28,8 +28,7 @@ def label_one(
     resolutions = load_processor_config(folder).candidate_resolutions
     row = ImageRow(
         sample_id="",
-        image_uri=canonical_uri(uri),
-        version="",
+        images=(RowImage(uri=canonical_uri(uri)),),
         manifest_shard="",
         recipes=tuple(check_recipes(recipes)),
     )

@@ -18,6 +18,7 @@ from pipeline.patience import FIRST_CONTACT_S, Patience
 from pipeline.source import Source, SourceColumns, SourceRow
 from pipeline.storage import ObjectInfo, StorageError, Store, canonical_uri, open_store, uri_scheme
 from schemas.errors import ErrorKind
+from schemas.rows import RowImage
 
 if TYPE_CHECKING:
     from schemas.job import SourceSpec
@@ -80,7 +81,7 @@ class ImageFiles:
         self.num_ignored = 0
         for info, kind in self._listing.files():
             if kind == "images":
-                yield SourceRow(image_uri=_utf8(info.uri), version=info.version)
+                yield SourceRow(images=(RowImage(uri=_utf8(info.uri), version=info.version),))
             elif kind == "parquet":
                 raise self._listing.mixed(info)
             else:

@@ -8,7 +8,8 @@ import io
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,12 +17,14 @@ import pyarrow.parquet as pq
 from pipeline.parquet_members import open_table
 from pipeline.source import Source, SourceRow
 from pipeline.storage import join_uri, open_store
-from schemas.rows import ImageRow
+from schemas.errors import ErrorKind, RowError
+from schemas.rows import ImageRow, Mark, RowImage, Turn
 from schemas.tables import MANIFEST
 
 _MAX_SHARD_BYTES = 128 << 20
 _ROW_OVERHEAD_BYTES = 512
 _ROW_GROUP_ROWS = 8192
+_AS_THEY_ARE = ("image_uri", "place", "questions", "original_answers", "queries", "original_text", "carried")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,14 +39,21 @@ class Manifest:
     """By shard, of the bytes that were written."""
 
 
-def sample_id(image_uri: str, version: str, member: str) -> str:
-    """The identity of one image: 32 hex digits, the same for the same three strings everywhere and always.
+def sample_id(row: SourceRow) -> str:
+    """The identity of one sample: 32 hex digits, the same for the same names everywhere and always.
 
-    `image_uri` is taken as it stands; sources give canonical ones.
+    An image of its own is what its URI, its version and the place in its container say. A sample with a version of its
+    own, with several images or with none is also what its place says. URIs are taken as they stand; sources give
+    canonical ones.
     """
+    names: list[object]
+    if len(row.images) == 1 and not row.version:
+        image = row.images[0]
+        names = [image.uri, image.version, image.member or row.place]
+    else:
+        names = [row.place, row.version, [[image.uri, image.version, image.member] for image in row.images]]
     # JSON, because any plain separator could be part of a key.
-    text = json.dumps([image_uri, version, member])
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps(names).encode()).hexdigest()[:32]
 
 
 def write_manifest(
@@ -105,14 +115,17 @@ def image_rows(batch: pa.RecordBatch, *, manifest_shard: str, recipes: Sequence[
     return [
         ImageRow(
             sample_id=record["sample_id"],
-            image_uri=record["image_uri"],
-            version=record["version"],
-            member=record["member"],
+            images=tuple(RowImage(**image) for image in record["images"]),
+            place=record["place"],
             manifest_shard=manifest_shard,
             recipes=names,
             questions=tuple(record["questions"]),
             original_answers=tuple(record["original_answers"]),
             queries=tuple(record["queries"]),
+            turns=tuple(Turn(**{**turn, "images": tuple(turn["images"])}) for turn in record["turns"]),
+            original_text=record["original_text"],
+            marks=tuple(_mark_of(mark) for mark in record["marks"]),
+            error=_error_of(record["error"]),
             carried=record["carried"],
         )
         for record, names in zip(batch.to_pylist(), recipes, strict=True)
@@ -138,13 +151,39 @@ def _next_group(rows: Iterator[SourceRow], max_rows: int) -> tuple[list[SourceRo
     num_bytes = 0
     while len(group) < max_rows and num_bytes < _MAX_SHARD_BYTES and (row := next(rows, None)) is not None:
         group.append(row)
-        num_bytes += len(row.carried) + _ROW_OVERHEAD_BYTES
+        num_bytes += _num_bytes(row)
     return group, num_bytes
 
 
 def _manifest_table(rows: Sequence[SourceRow]) -> pa.Table:
     columns = {
-        "sample_id": [sample_id(row.image_uri, row.version, row.member) for row in rows],
-        **{name: [getattr(row, name) for row in rows] for name in MANIFEST.names[1:]},
+        **{name: [getattr(row, name) for row in rows] for name in MANIFEST.names if name in _AS_THEY_ARE},
+        "sample_id": [sample_id(row) for row in rows],
+        "images": [
+            [{"uri": image.uri, "version": image.version, "member": image.member} for image in row.images]
+            for row in rows
+        ],
+        "turns": [[asdict(turn) for turn in row.turns] for row in rows],
+        "marks": [[_mark_record(mark) for mark in row.marks] for row in rows],
+        "error": [row.error and {"kind": str(row.error.kind), "message": row.error.message} for row in rows],
     }
     return pa.table(columns, schema=MANIFEST)
+
+
+def _num_bytes(row: SourceRow) -> int:
+    texts = (row.original_text or "", *row.questions, *row.queries, *(turn.text for turn in row.turns))
+    answers = sum(len(answer or "") for answer in row.original_answers)
+    return _ROW_OVERHEAD_BYTES + len(row.carried) + sum(map(len, texts)) + answers
+
+
+def _mark_record(mark: Mark) -> dict[str, object]:
+    return {"kind": mark.kind, "points": [{"x": x, "y": y} for x, y in mark.points], "color": mark.color}
+
+
+def _mark_of(record: Mapping[str, Any]) -> Mark:
+    points = tuple((point["x"], point["y"]) for point in record["points"])
+    return Mark(kind=record["kind"], points=points, color=record["color"])
+
+
+def _error_of(record: Mapping[str, str] | None) -> RowError | None:
+    return RowError(kind=ErrorKind(record["kind"]), message=record["message"]) if record is not None else None

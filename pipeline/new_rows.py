@@ -10,13 +10,12 @@ from collections.abc import Iterable, Iterator, Sequence
 import pyarrow as pa
 
 from pipeline.manifest import read_shard, sample_id
-from pipeline.parquet_members import parse_bytes_member
 from pipeline.source import Source, SourceRow
 
-_COLUMNS = ("image_uri", "member", "sample_id")
+_COLUMNS = ("place", "image_uri", "sample_id")
 
 Place = tuple[str, int]
-"""A file's URI and the row in it: ascending in every source. Code points, as stores list their keys."""
+"""A file's URI and the number of the sample in it: ascending in every source. Code points, as stores list keys."""
 
 
 class NewRows:
@@ -49,23 +48,23 @@ class NewRows:
         known = _KnownImages(heapq.merge(*(_listed(run) for run in self._runs)))
         last: Place = ("", -1)
         for row in self._source.rows():
-            place = place_in_source(row.image_uri, row.member)
+            place = place_in_source(row.place, row.image_uri)
             if self._runs and place < last:
                 raise ValueError(
-                    f"{row.image_uri} is listed after {last[0]}: this store lists its objects out of order, so that "
-                    "what is new in it cannot be told; choose another output, which lists all of them"
+                    f"{row.place or row.image_uri} is listed after {last[0]}: this store lists its objects out of "
+                    "order, so that what is new in it cannot be told; choose another output, which lists all of them"
                 )
             last = place
-            if sample_id(row.image_uri, row.version, row.member) not in known.at(place):
+            if sample_id(row) not in known.at(place):
                 yield row
 
 
-def place_in_source(image_uri: str, member: str) -> Place:
-    if not member:
+def place_in_source(place: str, image_uri: str) -> Place:
+    """Of a row's `place`, or the file that is the row's image where it has none."""
+    if not place:
         return image_uri, 0
-    named_row = image_uri if parse_bytes_member(member) else member  # "table#row", see `parquet_source`
-    table_uri, _, row = named_row.rpartition("#")
-    return table_uri, int(row)
+    file_uri, _, number = place.rpartition("#")
+    return file_uri, int(number)
 
 
 class _KnownImages:
@@ -92,5 +91,5 @@ def _listed(shard_uris: Sequence[str]) -> Iterator[tuple[Place, str]]:
     for uri in shard_uris:
         for batch in read_shard(uri, columns=_COLUMNS):
             columns = (batch.column(name).to_pylist() for name in _COLUMNS)
-            for image_uri, member, known_id in zip(*columns, strict=True):
-                yield place_in_source(image_uri, member), known_id
+            for place, image_uri, known_id in zip(*columns, strict=True):
+                yield place_in_source(place, image_uri), known_id

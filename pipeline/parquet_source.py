@@ -2,12 +2,11 @@
 
 It reads the footer, the small columns and, where images are URIs, those; it does not know how a job uses them.
 
-A row's image is named in one of two ways, and `sample_id`s are unique because of it:
+A row's `place` is `table_uri#row`, because several rows may ask about one image. Its image is named in one of two ways:
 
-- bytes in the table: `image_uri` is `table_uri#row`, `member` is `row_group:row_in_group`, version is the table's;
-- a URI in the table: `image_uri` is that URI, `member` is `table_uri#row` (several rows may ask about one image),
-  and there is no version: finding it would take one request for each row. Whether it may be followed is asked when
-  it is fetched.
+- bytes in the table: `uri` is the place, `member` is `row_group:row_in_group`, version is the table's;
+- a URI in the table: `uri` is that URI, and there is no version: finding it would take one request for each row.
+  Whether it may be followed is asked when it is fetched.
 
 A row without an image, null, is named in the first way, and is found empty when it is fetched.
 """
@@ -23,6 +22,7 @@ from pipeline.parquet_columns import ImageKind, TableLayout, table_layout
 from pipeline.parquet_members import IMAGE_BATCH_ROWS, bytes_member, open_table, read_batches
 from pipeline.source import SourceColumns, SourceRow
 from pipeline.storage import ObjectInfo, resolve_uri
+from schemas.rows import RowImage
 
 _BATCH_ROWS = 256
 
@@ -88,16 +88,15 @@ def _table_rows(table: pq.ParquetFile, info: ObjectInfo, layout: TableLayout) ->
         uris = _image_uris(table, row_group, layout)
         fields = _small_fields(table, row_group, layout)
         for row, uri, small in zip(range(num_rows), uris, fields, strict=True):
-            yield SourceRow(**_image_name(info, row_group, row, first_row + row, uri), **small)
+            place = f"{info.uri}#{first_row + row}"
+            yield SourceRow(images=(_image(info, place, bytes_member(row_group, row), uri),), place=place, **small)
         first_row += num_rows
 
 
-def _image_name(info: ObjectInfo, row_group: int, row: int, table_row: int, uri: str | None) -> dict[str, Any]:
-    row_uri = f"{info.uri}#{table_row}"
+def _image(info: ObjectInfo, place: str, member: str, uri: str | None) -> RowImage:
     if not uri:
-        return {"image_uri": row_uri, "version": info.version, "member": bytes_member(row_group, row)}
-    folder_uri = info.uri.rpartition("/")[0]
-    return {"image_uri": resolve_uri(uri, folder_uri), "version": "", "member": row_uri}
+        return RowImage(uri=place, version=info.version, member=member)
+    return RowImage(uri=resolve_uri(uri, info.uri.rpartition("/")[0]))
 
 
 def _small_fields(table: pq.ParquetFile, row_group: int, layout: TableLayout) -> Iterator[dict[str, Any]]:

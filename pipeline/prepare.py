@@ -1,4 +1,4 @@
-"""Blocks of encoded images -> blocks of tiles, with each image's size, grid and flags in its row.
+"""Blocks of encoded images -> blocks of tiles, with the images' sizes and grids, and their flags, in their rows.
 
 Does not know Ray, nor what a model makes of the tiles. Images are decoded in processes of their own.
 """
@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from model.tiling import MAX_TILED_IMAGES
 from pipeline.decode_child import DecodeSettings, PreparedImage
 from pipeline.sandbox import DecodeSandbox
 from schemas.errors import RowFailure
-from schemas.rows import ENCODED_COLUMN, TILES_COLUMN, ImageRow, rows_of, to_columns
+from schemas.rows import ENCODED_COLUMN, TILES_COLUMN, ImageRow, RowImage, rows_of, to_columns
 
 
 class TileImage:
@@ -40,7 +41,7 @@ class TileImage:
         min_decoded_fraction: share of its rows that a file which ends too early must still give.
         decode_timeout_s: longest time for one image; its process is killed then.
         decode_memory_mb: address space in MiB of each decoding process.
-        num_threads: images of one block decoded at the same time; each one in flight holds its pixels in memory.
+        num_threads: rows of one block decoded at the same time; an image in flight holds its pixels in memory.
         child_module: what a decoding process runs, see `DecodeSandbox`.
         """
         if not candidate_resolutions or num_threads < 1:
@@ -63,14 +64,15 @@ class TileImage:
     def __call__(self, block: Mapping[str, Iterable[Any]]) -> dict[str, Any]:
         """{row, carried, encoded} -> {row, carried, tiles}, in the same order.
 
-        `tiles` is an object array of uint8 [N, S, S, 3], N = 1 + tiles_wide * tiles_high, and N = 0 for a row with
-        an error: one None would make Ray pickle the whole column.
+        `tiles` is an object array of uint8 [N, S, S, 3]: of all images of a row, one after another, each with
+        1 + tiles_wide * tiles_high of them; more than `MAX_TILED_IMAGES` images are not tiled. N = 0 for a row without
+        images or with an error: one None would make Ray pickle the whole column.
         """
         if self._sandboxes is None:
             self._open_sandboxes()
-        rows, encoded = rows_of(block), [_as_bytes(value) for value in block[ENCODED_COLUMN]]
+        rows, encoded = rows_of(block), list(block[ENCODED_COLUMN])
         if self._num_threads == 1:
-            prepared = [self._prepare(row, data) for row, data in zip(rows, encoded, strict=True)]
+            prepared = [self._prepare(row, of_row) for row, of_row in zip(rows, encoded, strict=True)]
         else:
             with ThreadPoolExecutor(self._num_threads) as threads:
                 prepared = list(threads.map(self._prepare, rows, encoded))
@@ -90,28 +92,27 @@ class TileImage:
         if hasattr(self, "_sandboxes"):
             self.close()
 
-    def _prepare(self, row: ImageRow, encoded: bytes) -> tuple[ImageRow, np.ndarray]:
-        if row.error is not None:
+    def _prepare(self, row: ImageRow, encoded: Sequence[bytes]) -> tuple[ImageRow, np.ndarray]:
+        if row.error is not None or not row.images:
             return row, self._no_tiles()
-        try:
-            prepared = self._prepare_in_sandbox(encoded)
-        except RowFailure as failure:
-            return row.failed(failure.error), self._no_tiles()
-        row = replace(
-            row,
-            width_px=prepared.size[0],
-            height_px=prepared.size[1],
-            tiles_wide=prepared.grid[0],
-            tiles_high=prepared.grid[1],
-            flags=(*row.flags, *prepared.flags),
-        )
-        return row, prepared.tiles
+        dynamic = len(row.images) <= MAX_TILED_IMAGES
+        images, tiles, flags = [], [], list(row.flags)
+        for number, (image, data) in enumerate(zip(row.images, encoded, strict=True), start=1):
+            try:
+                prepared = self._prepare_in_sandbox(bytes(data), dynamic)
+            except RowFailure as failure:
+                return row.failed(failure.error.of_image(number, len(row.images))), self._no_tiles()
+            images.append(_with_size(image, prepared))
+            tiles.append(prepared.tiles)
+            flags += [flag for flag in prepared.flags if flag not in flags]
+        row = replace(row, images=tuple(images), flags=tuple(flags))
+        return row, tiles[0] if len(tiles) == 1 else np.concatenate(tiles)
 
-    def _prepare_in_sandbox(self, encoded: bytes) -> PreparedImage:
+    def _prepare_in_sandbox(self, encoded: bytes, dynamic: bool) -> PreparedImage:
         assert self._sandboxes is not None, "the call that has rows has opened them"
         sandbox = self._sandboxes.get()
         try:
-            return sandbox.prepare(encoded)
+            return sandbox.prepare(encoded, dynamic=dynamic)
         finally:
             self._sandboxes.put(sandbox)
 
@@ -125,9 +126,9 @@ class TileImage:
         return np.empty((0, size, size, 3), dtype=np.uint8)
 
 
-def _as_bytes(value: Any) -> bytes:
-    """A row that failed earlier may come without bytes."""
-    return b"" if value is None else bytes(value)
+def _with_size(image: RowImage, prepared: PreparedImage) -> RowImage:
+    (width_px, height_px), (tiles_wide, tiles_high) = prepared.size, prepared.grid
+    return replace(image, width_px=width_px, height_px=height_px, tiles_wide=tiles_wide, tiles_high=tiles_high)
 
 
 def _object_array(arrays: Sequence[np.ndarray]) -> np.ndarray:

@@ -56,8 +56,8 @@ class DecodeSandbox:
         self._settings, self._child_module = settings, child_module
         self._child: _Child | None = None
 
-    def prepare(self, encoded: bytes) -> PreparedImage:
-        """Decodes and tiles one image file.
+    def prepare(self, encoded: bytes, *, dynamic: bool = True) -> PreparedImage:
+        """Decodes and tiles one image file; `dynamic` as for `model.tiling.tile_image`.
 
         An image that costs its child is tried once more in a fresh one: the first may have been worn out.
 
@@ -67,11 +67,11 @@ class DecodeSandbox:
             SandboxError: there is no child, and the next image will have none either.
         """
         try:
-            return self._prepare_once(encoded)
+            return self._prepare_once(encoded, dynamic)
         except RowFailure as failure:
             if failure.error.kind not in _TRIED_AGAIN:
                 raise
-        return self._prepare_once(encoded)
+        return self._prepare_once(encoded, dynamic)
 
     def close(self) -> None:
         """Ends the child. The next image starts another one."""
@@ -79,12 +79,12 @@ class DecodeSandbox:
             self._child.end()
             self._child = None
 
-    def _prepare_once(self, encoded: bytes) -> PreparedImage:
+    def _prepare_once(self, encoded: bytes, dynamic: bool) -> PreparedImage:
         if self._child is None:
             self._child = _Child(self._settings, self._child_module)
         child, self._child = self._child, None
         try:
-            prepared = child.ask(encoded)
+            prepared = child.ask(encoded, dynamic)
         except RowFailure as failure:
             if failure.error.kind in _TRIED_AGAIN:
                 child.kill()
@@ -117,16 +117,16 @@ class _Child:
             self.kill()
             raise
 
-    def ask(self, encoded: bytes) -> PreparedImage:
+    def ask(self, encoded: bytes, dynamic: bool) -> PreparedImage:
         """Raises RowFailure; after one of `_TRIED_AGAIN` the child is of no further use."""
         deadline_s = time.monotonic() + self._settings.timeout_s
         try:
-            self._send(REQUEST_HEADER.pack(len(encoded)), deadline_s)
+            self._send(REQUEST_HEADER.pack(len(encoded), dynamic), deadline_s)
             self._send(encoded, deadline_s)
             fields = self._receive_fields(deadline_s)
             if "kind" in fields:
                 raise self._reported(fields)
-            return self._receive_image(fields, deadline_s)
+            return self._receive_image(fields, dynamic, deadline_s)
         except TimeoutError:
             raise _timed_out(self._settings) from None
         except ConnectionError:
@@ -186,14 +186,15 @@ class _Child:
             raise TypeError(f"{type(fields).__name__} instead of an object")
         return fields
 
-    def _receive_image(self, fields: dict[str, Any], deadline_s: float) -> PreparedImage:
+    def _receive_image(self, fields: dict[str, Any], dynamic: bool, deadline_s: float) -> PreparedImage:
         """The child may have been taken over by what it decoded: nothing it says is believed unchecked."""
         width, height = (int(side) for side in fields["size"])
         if not (width > 0 and height > 0 and width * height <= self._settings.max_pixels):
             raise ValueError(f"a size of {width}x{height} pixels")
         tiles_wide, tiles_high = (int(count) for count in fields["grid"])
         size = self._settings.candidate_resolutions[0][0]
-        if (tiles_wide * size, tiles_high * size) not in self._settings.candidate_resolutions:
+        grids = self._settings.candidate_resolutions if dynamic else ((size, size),)
+        if (tiles_wide * size, tiles_high * size) not in grids:
             raise ValueError(f"a grid of {tiles_wide}x{tiles_high} tiles")
         flags = tuple(str(flag) for flag in fields["flags"])
         tiles = np.empty((1 + tiles_wide * tiles_high, size, size, 3), dtype=np.uint8)

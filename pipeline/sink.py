@@ -98,6 +98,10 @@ class LabelSink:
             "height_px": row.height_px,
             "tiles_wide": row.tiles_wide,
             "tiles_high": row.tiles_high,
+            "more_images": [
+                {"uri": image.uri, "sha256": image.sha256, "width_px": image.width_px, "height_px": image.height_px}
+                for image in row.images[1:]
+            ],
             "recipe": label.recipe,
             "recipe_digest": label.recipe_digest,
             "checkpoint": self._config.checkpoint,
@@ -151,7 +155,7 @@ def _read_carried(carried: bytes) -> pa.Table:
 def _quarantine_record(row: ImageRow, recipe: str, error: RowError) -> dict[str, Any]:
     return {
         "sample_id": row.sample_id,
-        "image_uri": row.image_uri,
+        "image_uri": row.image_uri or row.place,
         "recipe": recipe,
         "stage": str(error.stage),
         "error_kind": str(error.kind),

@@ -26,7 +26,7 @@ from pipeline.pending import TRANSIENT_KINDS, Wanted
 from pipeline.recipes import Recipe, check_recipes, make_recipes
 from pipeline.recorded_recipes import put_recipes
 from pipeline.sink import SinkConfig
-from pipeline.source import Source, SourceColumns
+from pipeline.source import CONVERSATION_AUTO, Source, SourceColumns
 from pipeline.storage import canonical_uri, join_uri, open_store
 from pipeline.uri_policy import UriPolicy
 from schemas.job import JobSpec, load_job
@@ -218,10 +218,14 @@ def _put_job(folder: RunFolder, job: JobSpec, recipes: Sequence[Recipe]) -> None
 def _columns(recipes: Sequence[Recipe]) -> SourceColumns:
     """The columns that the recipes read, whichever recipe names them."""
     named = {key: column for recipe in recipes for key, column in columns_of(recipe.spec).items()}
+    has_turns = any("turns" in recipe.loaded.file.repeats_for() for recipe in recipes)
     return SourceColumns(
         questions=named.get("questions_from"),
         original_answers=named.get("answers_from"),
         queries=named.get("queries_from"),
+        conversation=named.get("conversation_from", CONVERSATION_AUTO if has_turns else None),
+        original_text=named.get("original_from"),
+        marks=named.get("marks_from"),
     )
 
 

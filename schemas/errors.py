@@ -1,4 +1,4 @@
-"""What can go wrong with one image, as a closed list: each kind has a stage and is permanent or transient.
+"""What can go wrong with one row, as a closed list: each kind has a stage and is permanent or transient.
 
 A row that fails is data, not an exception: it carries a `RowError` to the quarantine table.
 """
@@ -8,6 +8,7 @@ from enum import StrEnum
 
 
 class Stage(StrEnum):
+    LIST = "list"
     FETCH = "fetch"
     DECODE = "decode"
     TILE = "tile"
@@ -17,6 +18,9 @@ class Stage(StrEnum):
 class ErrorKind(StrEnum):
     """Why a row was quarantined."""
 
+    BAD_SAMPLE = "bad_sample"
+    """The source's own record of the sample cannot be understood."""
+    TOO_MANY_IMAGES = "too_many_images"
     MISSING = "missing"
     FORBIDDEN = "forbidden"
     UNSUPPORTED_URI = "unsupported_uri"
@@ -54,6 +58,8 @@ class ErrorKind(StrEnum):
 
 
 _STAGES = {
+    ErrorKind.BAD_SAMPLE: Stage.LIST,
+    ErrorKind.TOO_MANY_IMAGES: Stage.FETCH,
     ErrorKind.MISSING: Stage.FETCH,
     ErrorKind.FORBIDDEN: Stage.FETCH,
     ErrorKind.UNSUPPORTED_URI: Stage.FETCH,
@@ -92,6 +98,12 @@ class RowError:
     @property
     def stage(self) -> Stage:
         return self.kind.stage
+
+    def of_image(self, number: int, num_images: int) -> "RowError":
+        """The same, saying which image of a sample it was: the first has number 1."""
+        if num_images == 1:
+            return self
+        return RowError(kind=self.kind, message=f"image {number} of {num_images}: {self.message}")
 
 
 class RowFailure(Exception):  # noqa: N818 - it is how one function tells its stage, and never leaves the stage

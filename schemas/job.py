@@ -102,6 +102,8 @@ class LimitsSpec(Spec):
     """Largest image, width times height in pixels; read from its header, before anything is decoded."""
     max_bytes: Whole = Field(default=100_000_000, ge=1)
     """Largest encoded image, in bytes."""
+    max_images: Whole = Field(default=16, ge=1)
+    """Most images of one sample; one with more is quarantined before any of them is fetched."""
     min_decoded_fraction: Real = Field(default=0.9, gt=0, le=1)
     """An image file that ends too early is used, and flagged `truncated`, if this share of its rows can be decoded."""
     decode_timeout_s: Real = Field(default=60, gt=0, le=86_400)

@@ -123,18 +123,36 @@ LABEL_TABLES = tuple(OWN)
 QUARANTINE_TABLE = "quarantine"
 ALL_TABLES = (*LABEL_TABLES, QUARANTINE_TABLE)
 
+ROW_IMAGE = pa.struct([pa.field("uri", pa.string()), pa.field("version", pa.string()), pa.field("member", pa.string())])
+
+TURN = pa.struct(
+    [
+        pa.field("role", pa.string()),
+        pa.field("text", pa.string()),
+        pa.field("images", pa.list_(pa.int32())),
+    ]
+)
+
+ERROR = pa.struct([pa.field("kind", pa.string()), pa.field("message", pa.string())])
+
 MANIFEST = pa.schema(
     [
         pa.field("sample_id", pa.string()),
         pa.field("image_uri", pa.string()),
-        pa.field("version", pa.string()),
-        pa.field("member", pa.string()),
+        pa.field("place", pa.string()),
+        pa.field("images", pa.list_(ROW_IMAGE)),
         pa.field("questions", pa.list_(pa.string())),
         pa.field("original_answers", pa.list_(pa.string())),
         pa.field("queries", pa.list_(pa.string())),
+        pa.field("turns", pa.list_(TURN)),
+        pa.field("original_text", pa.string()),
+        pa.field("marks", pa.list_(MARK)),
+        pa.field("error", ERROR),
         pa.field("carried", pa.binary()),
     ]
 )
+"""Every row of the source. `image_uri` repeats the first image's URI, for whoever looks in by hand: a sample without
+images has its place there. `error`: why the sample cannot be read; null if it can."""
 
 
 def table_schema(table: str, carried: pa.Schema | None = None) -> pa.Schema:

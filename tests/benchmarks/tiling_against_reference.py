@@ -18,7 +18,7 @@ from PIL import Image
 
 from model.config import load_processor_config
 from pipeline.prepare import TileImage
-from schemas.rows import ENCODED_COLUMN, TILES_COLUMN, ImageRow, rows_of, to_columns
+from schemas.rows import ENCODED_COLUMN, TILES_COLUMN, ImageRow, RowImage, rows_of, to_columns
 from tests import golden
 from tests.benchmarks.comparison import compare, machine, print_setting, take_turns, use_cpus, write_json
 from tests.benchmarks.photographs import MEGAPIXEL_SIZES, photographs
@@ -76,8 +76,8 @@ def _parse() -> argparse.Namespace:
 
 def tile_file(stage: TileImage, path: str) -> np.ndarray:
     """What the stage makes of a block of one file, which is read here. Raises RuntimeError where it gives it up."""
-    row = ImageRow(sample_id="", image_uri=path, version="", manifest_shard="", recipes=())
-    block = stage(to_columns([row], **{ENCODED_COLUMN: [Path(path).read_bytes()]}))
+    row = ImageRow(sample_id="", images=(RowImage(uri=path),), manifest_shard="", recipes=())
+    block = stage(to_columns([row], **{ENCODED_COLUMN: [[Path(path).read_bytes()]]}))
     (row,) = rows_of(block)
     if row.error is not None:
         raise RuntimeError(f"{path}: {row.error.message}")

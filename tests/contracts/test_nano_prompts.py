@@ -6,7 +6,8 @@ from model.tokenizer import DET, REF
 from pipeline.recipes import BUILT_IN
 from pipeline.recipes.boxes import parse_boxes
 from schemas.recipe_specs import CaptionSpec, GroundingSpec, OcrSpec, QaSpec
-from schemas.rows import ImageRow, Label
+from schemas.rows import Label
+from tests.pipeline.rows import one_image_row
 
 
 def scene_with_text() -> Scene:
@@ -18,7 +19,7 @@ def prompts(spec, row=None, earlier=None):
     return [
         step.prompt
         for step in recipe.steps(
-            row or ImageRow(sample_id="a", image_uri="a.png", version="1", manifest_shard="0", recipes=(spec.name,)),
+            row or one_image_row(sample_id="a", image_uri="a.png", version="1", recipes=(spec.name,)),
             earlier or {},
         )
     ]

@@ -14,6 +14,7 @@ from schemas.recipe_specs import CaptionSpec, GroundingSpec, OcrSpec, QaSpec
 from schemas.rows import ImageRow, Label
 from tests import golden
 from tests.model.helpers import image, load
+from tests.pipeline.rows import one_image_row
 
 CONTROL = (
     *("<image>", "<|User|>", "<|Assistant|>", "<|ref|>", "<|/ref|>", "<|det|>", "<|/det|>", "<|grounding|>"),
@@ -62,7 +63,7 @@ def labels_of(engine: Engine, spec, row: ImageRow, earlier=None) -> list[Label]:
 
 def row_of(**fields) -> ImageRow:
     row = {"sample_id": "a", "image_uri": "<image>.jpg", "version": "1", "manifest_shard": "0", "recipes": ()}
-    return ImageRow(**{**row, "image_sha256": "0" * 64, "width_px": 40, "height_px": 30, **fields})
+    return one_image_row(**{**row, "image_sha256": "0" * 64, "width_px": 40, "height_px": 30, **fields})
 
 
 def read_in_the_image(text: str) -> dict[str, list[Label]]:

@@ -6,9 +6,10 @@ from contextlib import closing
 from pathlib import Path
 
 from pipeline.prepare import TileImage
-from schemas.rows import ENCODED_COLUMN, ImageRow, rows_of, to_columns
+from schemas.rows import ENCODED_COLUMN, rows_of, to_columns
 from tests.hostile.corpus import hostile_files
 from tests.hostile.hostile_file import TILES, HostileFile
+from tests.pipeline.rows import one_image_row
 
 _CANDIDATES = ((28, 28), (56, 28), (28, 56))
 _MAX_PIXELS = 4_000_000
@@ -43,9 +44,10 @@ def main() -> None:
 
 def _run(stage: TileImage, files: list[HostileFile]) -> None:
     rows = [
-        ImageRow(sample_id=file.name, image_uri=file.name, version="", manifest_shard="", recipes=()) for file in files
+        one_image_row(sample_id=file.name, image_uri=file.name, version="", manifest_shard="", recipes=())
+        for file in files
     ]
-    block = stage(to_columns(rows, **{ENCODED_COLUMN: [file.encoded for file in files]}))
+    block = stage(to_columns(rows, **{ENCODED_COLUMN: [[file.encoded] for file in files]}))
     for file, row in zip(files, rows_of(block), strict=True):
         end, message = (TILES, "") if row.error is None else (row.error.kind, row.error.message)
         print(json.dumps({"group": file.group, "name": file.name, "end": end, "flags": row.flags, "message": message}))

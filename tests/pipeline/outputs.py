@@ -72,7 +72,9 @@ def labelled(work: Work, row: ImageRow, *, says: str = "seen", error: RowError |
     """The row with a label of every pending recipe, or with those recipes failed."""
     if error is not None:
         return dataclasses.replace(row, recipe_errors=tuple((recipe, error) for recipe in row.recipes))
-    row = dataclasses.replace(row, image_sha256="0" * 64, width_px=40, height_px=30, tiles_wide=1, tiles_high=1)
+    seen = {"sha256": "0" * 64, "width_px": 40, "height_px": 30, "tiles_wide": 1, "tiles_high": 1}
+    images = tuple(dataclasses.replace(image, **seen) for image in row.images)
+    row = dataclasses.replace(row, images=images)
     done: dict[str, list[Label]] = {}
     for recipe in work.recipes:
         done[recipe.name] = asyncio.run(recipe.label(ScriptedView(says), row, done))

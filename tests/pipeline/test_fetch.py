@@ -16,8 +16,9 @@ from pipeline.patience import Patience
 from pipeline.storage import join_uri, open_store
 from pipeline.uri_policy import UriPolicy
 from schemas.errors import ErrorKind, RowError
-from schemas.rows import ImageRow, rows_of, to_columns
+from schemas.rows import rows_of, to_columns
 from tests.faulty_s3 import faulty_s3
+from tests.pipeline.rows import one_image_row
 from tests.pipeline.tables import IMAGE, put_table, source_at
 from tests.s3 import unused_endpoint, use_proxy
 
@@ -31,12 +32,13 @@ def fetcher(**options):
     return FetchImage(**{"max_bytes": 1000, "image_column": "image", "num_threads": 4, **options})
 
 
-def row_of(image_uri, *, version="", member=""):
-    return ImageRow(
+def row_of(image_uri, *, version="", member="", place=""):
+    return one_image_row(
         sample_id=f"id of {image_uri}",
         image_uri=image_uri,
         version=version,
         member=member,
+        place=place,
         manifest_shard="shard-00000.parquet",
         recipes=("ocr",),
         carried=image_uri.encode(),
@@ -44,9 +46,9 @@ def row_of(image_uri, *, version="", member=""):
 
 
 def fetch(*rows, **options):
-    """The fetched rows, each with its bytes."""
+    """The fetched rows, each with the bytes of its one image; without any where there are none."""
     block = fetcher(**options)(to_columns(rows))
-    return list(zip(rows_of(block), block["encoded"], strict=True))
+    return [(row, b"".join(encoded)) for row, encoded in zip(rows_of(block), block["encoded"], strict=True)]
 
 
 def kinds(fetched):
@@ -88,7 +90,7 @@ def test_each_failure_costs_one_row_and_is_named(folder_uri):
         row_of(join_uri(folder_uri, "old.jpg"), version="another"): ErrorKind.CHANGED,
         row_of("https://example.org/a.jpg"): ErrorKind.UNSUPPORTED_URI,
         row_of("s3://"): ErrorKind.UNSUPPORTED_URI,
-        row_of(join_uri(folder_uri, "good.jpg"), member="s3://bucket/t.parquet#7"): None,
+        row_of(join_uri(folder_uri, "good.jpg"), place="s3://bucket/t.parquet#7"): None,
     }
     fetched = fetch(*expected, uri_policy=UriPolicy(roots=(folder_uri,)))
     assert kinds(fetched) == list(expected.values())
@@ -216,7 +218,7 @@ def test_consecutive_blocks_read_a_row_group_once(tmp_path, monkeypatch):
     stage = fetcher()
     for start in range(0, 20, 4):
         block = stage(to_columns(rows[start : start + 4]))
-        assert block["encoded"] == [b"%d" % number for number in range(start, start + 4)]
+        assert block["encoded"] == [[b"%d" % number] for number in range(start, start + 4)]
     assert read == [0, 1]
 
 
@@ -266,10 +268,10 @@ def test_reading_of_a_table_goes_on_after_the_store_was_away(bucket, tmp_path, m
     monkeypatch.setenv("AWS_ENDPOINT_URL", unused_endpoint())
     assert [row.error.kind for row in rows_of(stage(to_columns(rows[:1])))] == [ErrorKind.STORE_UNAVAILABLE]
     monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint_url)
-    assert stage(to_columns(rows))["encoded"] == [b"%d" % number for number in range(8)]
+    assert stage(to_columns(rows))["encoded"] == [[b"%d" % number] for number in range(8)]
 
 
 def test_stage_can_be_pickled_before_use(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"a")
     stage = pickle.loads(pickle.dumps(fetcher()))
-    assert stage(to_columns([row_of(str(tmp_path / "a.jpg"))]))["encoded"] == [b"a"]
+    assert stage(to_columns([row_of(str(tmp_path / "a.jpg"))]))["encoded"] == [[b"a"]]

@@ -12,6 +12,7 @@ from pipeline.label import LabelImage, SharedUse
 from schemas.errors import ErrorKind
 from schemas.rows import ImageRow, rows_of, to_columns
 from tests.pipeline.outputs import files_below
+from tests.pipeline.rows import one_image_row
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -20,7 +21,7 @@ def folder_uri(request, tmp_path):
 
 
 def row(name: str) -> ImageRow:
-    return ImageRow(sample_id=name, image_uri=f"{name}.jpg", version="1", manifest_shard="s", recipes=("ocr",))
+    return one_image_row(sample_id=name, image_uri=f"{name}.jpg", version="1", manifest_shard="s", recipes=("ocr",))
 
 
 ROWS = [row("a"), row("b"), row("c")]

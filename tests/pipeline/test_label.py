@@ -14,6 +14,7 @@ from schemas.errors import ErrorKind, RowError
 from schemas.job import CaptionSpec, EngineSpec, GroundingSpec, OcrSpec, QaSpec
 from schemas.rows import CARRIED_COLUMN, ROW_COLUMN, TILES_COLUMN, ImageRow, rows_of, to_columns
 from tests.pipeline.pictures import encode, four_corners
+from tests.pipeline.rows import one_image_row
 
 OCR = OcrSpec(max_new_tokens=5)
 CAPTION = CaptionSpec(max_new_tokens=5, hints=("ocr",))
@@ -44,7 +45,7 @@ def stage_of(engine, monkeypatch):
 
 
 def row_of(name="a", recipes=("caption", "grounding", "ocr", "qa"), **fields) -> ImageRow:
-    return ImageRow(
+    return one_image_row(
         **{
             "sample_id": name,
             "image_uri": f"/photos/{name}.png",
@@ -61,7 +62,7 @@ def row_of(name="a", recipes=("caption", "grounding", "ocr", "qa"), **fields) ->
 def tiled(*rows: ImageRow) -> dict:
     """A block as the tiler hands it on: each row with a picture of its own size."""
     resolutions = Processor.from_checkpoint("nano").config.candidate_resolutions
-    encoded = [encode(four_corners(60 + 60 * number, 120), "PNG") for number in range(len(rows))]
+    encoded = [[encode(four_corners(60 + 60 * number, 120), "PNG")] for number in range(len(rows))]
     return TileImage(candidate_resolutions=resolutions, max_pixels=1_000_000)(to_columns(rows, encoded=encoded))
 
 

@@ -58,7 +58,7 @@ def test_trailing_slash_and_relative_path_name_the_same_images(tmp_path, monkeyp
 def test_image_rows_have_the_version_of_the_store(folder_uri):
     put_files(folder_uri, "a.jpg")
     (row,) = rows_at(folder_uri)
-    assert row.version == open_store(folder_uri).head(join_uri(folder_uri, "a.jpg")).version != ""
+    assert row.images[0].version == open_store(folder_uri).head(join_uri(folder_uri, "a.jpg")).version != ""
 
 
 def test_one_file_is_a_source_whatever_its_extension(folder_uri):
@@ -160,12 +160,12 @@ def test_file_name_that_is_not_text_is_named(tmp_path):
 def test_bytes_in_a_table_are_named_by_row_group_and_row(folder_uri):
     uri = put_table(folder_uri, "t.parquet", {"image": [b"a", None, b"c"]}, row_group_size=2)
     rows = rows_at(uri)
-    assert [(row.image_uri, row.member) for row in rows] == [
+    assert [(row.image_uri, row.images[0].member) for row in rows] == [
         (f"{uri}#0", "0:0"),
         (f"{uri}#1", "0:1"),
         (f"{uri}#2", "1:0"),
     ]
-    assert {row.version for row in rows} == {open_store(uri).head(uri).version}
+    assert {row.images[0].version for row in rows} == {open_store(uri).head(uri).version}
     assert {row.carried for row in rows} == {b""}
 
 
@@ -192,8 +192,9 @@ def test_uris_in_a_table_are_files_and_stay_separate_rows(folder_uri):
         f"{table}#6",
         f"{table}#7",
     ]
-    assert [row.member for row in rows] == [*(f"{table}#{number}" for number in range(6)), "0:6", "0:7"]
-    assert [row.version == "" for row in rows] == [True] * 6 + [False] * 2
+    assert [row.place for row in rows] == [f"{table}#{number}" for number in range(8)]
+    assert [row.images[0].member for row in rows] == [""] * 6 + ["0:6", "0:7"]
+    assert [row.images[0].version == "" for row in rows] == [True] * 6 + [False] * 2
 
 
 BOTH, BYTES, PATH, NEITHER = (

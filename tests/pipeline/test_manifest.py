@@ -6,7 +6,9 @@ import pytest
 
 from pipeline import manifest as manifest_module
 from pipeline.manifest import image_rows, read_shard, sample_id, write_manifest
+from pipeline.source import SourceRow
 from pipeline.storage import join_uri, open_store
+from schemas.rows import RowImage
 from schemas.tables import MANIFEST
 from tests.pipeline.tables import put_table, source_at
 
@@ -24,13 +26,17 @@ def records_of(manifest, folder_uri):
     return pa.Table.from_batches(batches).to_pylist()
 
 
+def id_of_image(uri, version, member):
+    return sample_id(SourceRow(images=(RowImage(uri=uri, version=version, member=member),)))
+
+
 def test_sample_id_is_the_same_for_ever():
-    assert sample_id("s3://bucket/a.jpg", "etag", "") == "aa9d202e0c676606ca0062c920f086cd"
+    assert id_of_image("s3://bucket/a.jpg", "etag", "") == "aa9d202e0c676606ca0062c920f086cd"
 
 
 def test_sample_id_tells_apart_where_one_part_ends_and_the_next_begins():
     parts = [("a", "b", "c"), ("ab", "", "c"), ("a", "bc", ""), ("a", "", "bc"), ('a","b', "", "c"), ("", "b", "c")]
-    assert len({sample_id(*part) for part in parts}) == len(parts)
+    assert len({id_of_image(*part) for part in parts}) == len(parts)
 
 
 def test_manifest_has_every_image_once_in_order(photos, tmp_path):
@@ -86,8 +92,8 @@ def test_rows_enter_the_pipeline_with_all_that_the_source_said(tmp_path):
     manifest = write_manifest(source_at(table, columns=names, carry=("day",)), str(tmp_path / "m"), limit=None)
     (batch,) = read_shard(str(tmp_path / "m" / manifest.shards[0]))
     (row,) = image_rows(batch, manifest_shard=manifest.shards[0], recipes=[("qa", "ocr")])
-    assert row.sample_id == sample_id(row.image_uri, row.version, row.member)
-    assert (row.image_uri, row.member) == (f"{table}#0", "0:0")
+    assert row.sample_id == id_of_image(row.image_uri, row.version, row.member)
+    assert (row.place, row.image_uri, row.member) == (f"{table}#0", f"{table}#0", "0:0")
     assert (row.manifest_shard, row.recipes) == ("shard-00000.parquet", ("qa", "ocr"))
     assert (row.questions, row.original_answers, row.queries) == (("What?", "Why?"), ("This.", None), ("the dog",))
     assert pa.ipc.open_stream(row.carried).read_all() == pa.table({"day": columns["day"]})

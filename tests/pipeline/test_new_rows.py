@@ -5,6 +5,7 @@ import pytest
 from pipeline.manifest import write_manifest
 from pipeline.new_rows import NewRows, place_in_source
 from pipeline.source import SourceRow
+from schemas.rows import RowImage
 from tests.pipeline.tables import put_table, source_at
 
 
@@ -22,7 +23,7 @@ class Listing:
 
 
 def file(name: str, version: str = "1") -> SourceRow:
-    return SourceRow(image_uri=f"s3://b/{name}", version=version)
+    return SourceRow(images=(RowImage(uri=f"s3://b/{name}", version=version),))
 
 
 class Manifests:
@@ -81,10 +82,10 @@ def test_rows_of_tables_are_known_again_though_their_images_have_no_order(tmp_pa
 
 
 def test_rows_of_a_table_have_their_place_by_number_not_by_text():
-    places = [place_in_source(f"t.parquet#{row}", f"0:{row}") for row in (2, 10, 100)]
+    places = [place_in_source(f"t.parquet#{row}", f"t.parquet#{row}") for row in (2, 10, 100)]
     assert places == sorted(places) == [("t.parquet", 2), ("t.parquet", 10), ("t.parquet", 100)]
-    assert place_in_source("s3://elsewhere/x#1.jpg", "t.parquet#7") == ("t.parquet", 7)
-    assert place_in_source("s3://b/x#1.jpg", "") == ("s3://b/x#1.jpg", 0)
+    assert place_in_source("t.parquet#7", "s3://elsewhere/x#1.jpg") == ("t.parquet", 7)
+    assert place_in_source("", "s3://b/x#1.jpg") == ("s3://b/x#1.jpg", 0)
 
 
 def test_source_out_of_order_is_refused_once_something_is_to_be_told_from_it(manifests):

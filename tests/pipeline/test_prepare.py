@@ -17,6 +17,7 @@ from schemas.rows import (
     to_columns,
 )
 from tests.pipeline.pictures import BLUE, GREEN, RED, YELLOW, encode, four_corners
+from tests.pipeline.rows import one_image_row
 
 SIZE = 28
 CANDIDATES = tuple(
@@ -29,7 +30,7 @@ def stage(**options: int) -> TileImage:
 
 
 def row(name: str = "image", **fields: object) -> ImageRow:
-    return ImageRow(
+    return one_image_row(
         **{
             "sample_id": name,
             "image_uri": f"s3://bucket/{name}",
@@ -43,7 +44,7 @@ def row(name: str = "image", **fields: object) -> ImageRow:
 
 
 def block(*images: tuple[ImageRow, bytes]) -> dict[str, list]:
-    return to_columns([row for row, _ in images], encoded=[encoded for _, encoded in images])
+    return to_columns([row for row, _ in images], encoded=[[encoded] for _, encoded in images])
 
 
 def test_block_of_bytes_becomes_a_block_of_tiles():
@@ -90,7 +91,6 @@ def test_turned_image_has_the_size_and_grid_it_is_seen_with():
     ("encoded", "kind"),
     [
         pytest.param(b"", ErrorKind.EMPTY, id="empty"),
-        pytest.param(None, ErrorKind.EMPTY, id="no bytes at all"),
         pytest.param(b"<html>", ErrorKind.UNREADABLE, id="not an image"),
         pytest.param(encode(four_corners(), "PNG")[:60], ErrorKind.TRUNCATED, id="cut off"),
         pytest.param(encode(Image.new("1", (2000, 2000)), "PNG"), ErrorKind.TOO_MANY_PIXELS, id="too large"),

@@ -16,8 +16,9 @@ from pipeline.decode_child import DecodeSettings, prepare_image
 from pipeline.prepare import TileImage
 from pipeline.sandbox import DecodeSandbox, SandboxError
 from schemas.errors import ErrorKind, RowError, RowFailure, Stage
-from schemas.rows import TILES_COLUMN, ImageRow, rows_of, to_columns
+from schemas.rows import TILES_COLUMN, rows_of, to_columns
 from tests.pipeline.pictures import encode, four_corners, png
+from tests.pipeline.rows import one_image_row
 
 REPOSITORY = Path(__file__).parents[2]
 UNRULY = "tests.pipeline.unruly_child"
@@ -205,10 +206,10 @@ class TestStage:
     @staticmethod
     def block(*files: bytes) -> dict[str, list]:
         rows = [
-            ImageRow(sample_id=str(n), image_uri=f"{n}.png", version="1", manifest_shard="0", recipes=("ocr",))
+            one_image_row(sample_id=str(n), image_uri=f"{n}.png", version="1", manifest_shard="0", recipes=("ocr",))
             for n in range(len(files))
         ]
-        return to_columns(rows, encoded=files)
+        return to_columns(rows, encoded=[[file] for file in files])
 
     @staticmethod
     def stage(**options: object) -> TileImage:

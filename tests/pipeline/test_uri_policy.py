@@ -241,7 +241,8 @@ def fetched(source_uri: object, policy: UriPolicy, tmp_path: Path, *, image_colu
     stage = FetchImage(max_bytes=1000, image_column=image_column, uri_policy=policy, patience=Patience(store_s=0))
     block = stage(to_columns(rows))
     return [
-        (row.error and row.error.kind, encoded) for row, encoded in zip(rows_of(block), block["encoded"], strict=True)
+        (row.error and row.error.kind, b"".join(encoded))
+        for row, encoded in zip(rows_of(block), block["encoded"], strict=True)
     ]
 
 

@@ -16,7 +16,7 @@ from tests.pipeline.pictures import encode, four_corners
 _PICTURE = encode(four_corners(), "PNG")
 
 
-def misbehave(encoded: bytes, settings: DecodeSettings) -> PreparedImage:
+def misbehave(encoded: bytes, settings: DecodeSettings, dynamic: bool) -> PreparedImage:
     word, _, argument = encoded.partition(b":")
     match word:
         case b"segfault":
@@ -52,7 +52,7 @@ def misbehave(encoded: bytes, settings: DecodeSettings) -> PreparedImage:
         case b"describe":
             return _described(settings)
         case _:
-            return prepare_image(encoded, settings)
+            return prepare_image(encoded, settings, dynamic)
     return prepare_image(_PICTURE, settings)
 
 
