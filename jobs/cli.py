@@ -62,7 +62,10 @@ def run(
 @app.command()
 def label(
     image: Annotated[str, typer.Argument(help="A file, or an s3:// URI.")],
-    recipe: Annotated[list[str] | None, typer.Option(help="A built-in recipe or a recipe file (labelmill recipes lists them); may be repeated.")] = None,
+    recipe: Annotated[
+        list[str] | None,
+        typer.Option(help="A recipe (labelmill recipes lists them) or a file of your own; may be repeated."),
+    ] = None,
     question: Annotated[list[str] | None, typer.Option(help="A question for qa; may be repeated.")] = None,
     query: Annotated[list[str] | None, typer.Option(help="What grounding shall find; may be repeated.")] = None,
     checkpoint: Annotated[str, typer.Option(help="nano, a folder, an s3:// prefix or a hub id.")] = "nano",

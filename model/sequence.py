@@ -35,6 +35,7 @@ class SamplingParams:
     seed: int = 0
     constraint: ConstraintSpec | None = None
     """The form that the answer must have; its tokens are chosen among those that keep to it."""
+    stop_on_loop: object = None
     ignore_eos: bool = False
     """Goes on after an end of sentence, until `max_new_tokens`: for measurements."""
 

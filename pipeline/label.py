@@ -22,12 +22,12 @@ from pipeline.recipes.decode import RejectedAnswerError
 from pipeline.views import OpenViews
 from schemas.errors import ErrorKind, RowError
 from schemas.job import EngineSpec
+from schemas.rows import TILES_COLUMN, ImageRow, Label, rows_of, to_columns
 
 if TYPE_CHECKING:
     import torch
 
     from model.engine import Engine
-from schemas.rows import TILES_COLUMN, ImageRow, Label, rows_of, to_columns
 
 
 @dataclass(frozen=True, kw_only=True)

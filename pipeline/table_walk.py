@@ -20,7 +20,7 @@ WINDOW_ROWS = 16_384
 
 @dataclass(frozen=True, kw_only=True)
 class ShardOfManifest:
-    """Its number, and of its N images the ids (each once) and by recipe the fewest and the most labels they are owed."""
+    """Its number; of its N images the ids (each once) and, by recipe, the fewest and the most labels they are owed."""
 
     place: int
     sample_ids: pa.Array

@@ -11,13 +11,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipeline.image_ids import ImageIds
 from pipeline.ledger import RunFolder
 from pipeline.manifest import read_shard, sample_ids
-from pipeline.parts import PART_NAME
 from pipeline.owed import OWED_COLUMNS, owed_labels
+from pipeline.parts import PART_NAME
 from pipeline.recorded_recipes import RecordedRecipe, read_recipes
 from pipeline.storage import canonical_uri, join_uri, open_store
 from pipeline.table_walk import ShardOfManifest, TableWalk

@@ -74,7 +74,8 @@ class Work:
     @property
     def tables(self) -> list[str]:
         """Label tables of the job's recipes, in the order of `ALL_TABLES`."""
-        return [table for table in ALL_TABLES if table in {recipe.table for recipe in self.recipes if recipe.is_written}]
+        written = {recipe.table for recipe in self.recipes if recipe.is_written}
+        return [table for table in ALL_TABLES if table in written]
 
 
 @dataclass(frozen=True, kw_only=True)

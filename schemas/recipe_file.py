@@ -1,7 +1,7 @@
 """A recipe file (YAML) -> `RecipeFile`: what is asked of the model about one sample, and how its answers are judged.
 
-A recipe is data: prompts, steps, parameters, gates. What data cannot say, how an answer becomes columns, is one function
-that `parse` names. Does not know which recipes there are, nor how they run.
+A recipe is data: prompts, steps, parameters, gates. What data cannot say, how an answer becomes columns, is one
+function that `parse` names. Does not know which recipes there are, nor how they run.
 """
 
 import re
@@ -98,7 +98,7 @@ class Retry(Spec):
 
     @model_validator(mode="after")
     def _changes_something(self) -> "Retry":
-        if self == Retry():
+        if not self.model_dump(exclude_defaults=True):
             raise refuse("changes nothing, and the same question has the same answer: give a temperature, for example")
         return self
 
@@ -128,9 +128,9 @@ class StepFile(Spec):
     """What is looked at: the sample's images; nothing; or its first image with one mark drawn in."""
     prompts: Templates | None = None
     """Variants of the prompt; stands for the one style `plain`."""
-    styles: dict[Slug, Annotated[Style, BeforeValidator(_style_or_prompts)]] = {}
+    styles: dict[Slug, Annotated[Style, BeforeValidator(_style_or_prompts)]] = Field(default={})
     """Ways to ask, of which a job chooses one; the first is the default."""
-    hints: dict[Slug, Template] = {}
+    hints: dict[Slug, Template] = Field(default={})
     """By name, words added to the prompt where a job asks for them and there is something to quote: the text of another
     recipe (`ocr`), or `metadata`, `place` and `original`, which came with the image."""
     default_hints: tuple[Slug, ...] = ()
@@ -191,7 +191,7 @@ class RecipeFile(Spec):
     parse: Text | None = None
     """What makes the table's columns of an answer: by default what the table has; or `FILE.py:FUNCTION`, relative to
     this file: it is called with the answer's text and a mapping of what was asked, and gives a mapping of columns."""
-    values: dict[Slug, str] = {}
+    values: dict[Slug, str] = Field(default={})
     """Columns that are the same in every row, e.g. the `format` of a transcription."""
     min_images: Whole = Field(default=1, ge=0)
     """Samples with fewer images are skipped."""

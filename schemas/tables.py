@@ -102,9 +102,9 @@ OWN = {
         pa.field("of_item", pa.int32()),
     ),
 }
-"""The columns that each label table adds. qa: `question_images` are the places, among the sample's images, of those that
-stand before the question; `reasoning` holds the steps that led to the answer, where the recipe asks for them. grounding:
-`image_index` is the place of the image that the boxes lie in. scores: what was scored, and which label it is of."""
+"""The columns that each label table adds. qa: `question_images` are the places, among the sample's images, of those
+that stand before the question; `reasoning` holds the steps that led to the answer, where the recipe asks for them.
+grounding: `image_index` is the place of the image that the boxes lie in. scores: what was scored, of which label."""
 
 QUARANTINE = (
     pa.field("sample_id", pa.string()),

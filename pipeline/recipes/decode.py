@@ -14,8 +14,8 @@ from pipeline.quality import Finding, Judged, judge
 from pipeline.recipes.asks import Ask
 from pipeline.recipes.files import LoadedRecipe
 from pipeline.recipes.parsers import Answered, Parsed, parse
-from pipeline.recipes.user_columns import user_view, with_user_columns
 from pipeline.recipes.prompts import Part, Wording, data, fill, stable_int, style_of, text_of, worded
+from pipeline.recipes.user_columns import user_view, with_user_columns
 from schemas.errors import ErrorKind, RowError
 from schemas.recipe_file import Retry, StepFile
 from schemas.recipe_specs import RecipeSpec
@@ -233,9 +233,7 @@ _PARAMETERS = ("max_new_tokens", "temperature", "top_p", "repetition_penalty")
 _FINISHED = {"length": ("output_truncated",), "loop": ("output_looped",)}
 
 
-def conversation(
-    row: ImageRow, turn: int, prompt: Sequence[Part], answered: Mapping[int | None, str]
-) -> list[Message]:
+def conversation(row: ImageRow, turn: int, prompt: Sequence[Part], answered: Mapping[int | None, str]) -> list[Message]:
     """The messages up to one turn of the assistant's, which is to be given: the user's turns with their images, the
     assistant's in their new words where they have some, and `prompt` as the last user turn."""
     messages: list[Message] = []

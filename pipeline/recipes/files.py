@@ -100,9 +100,9 @@ def _compiled(source: str, parse: str) -> UserFunction:
     namespace: dict[str, Any] = {"__name__": f"labelmill_recipe_{Path(name).stem}"}
     try:
         exec(compile(source, name, "exec"), namespace)  # the user's own file, which the user has named
-    except Exception as error:  # noqa: BLE001 - whatever it does, it is the user's to mend
+    except Exception as error:
         raise _bad_parse(f"{name} cannot be run: {type(error).__name__}: {error}") from error
     found = namespace.get(function)
     if not callable(found):
         raise _bad_parse(f"{name} has no function {function}")
-    return found  # type: ignore[no-any-return]
+    return found

@@ -21,9 +21,7 @@ _FOR_EACH = {
 }
 
 
-def problems_of_entry(
-    place: int, spec: RecipeSpec, loaded: LoadedRecipe, ids: Sequence[str]
-) -> Iterator[JobProblem]:
+def problems_of_entry(place: int, spec: RecipeSpec, loaded: LoadedRecipe, ids: Sequence[str]) -> Iterator[JobProblem]:
     """Args:
     place: of the entry in the job.
     ids: of all its recipes.
@@ -52,7 +50,10 @@ def _problems(spec: RecipeSpec, file: RecipeFile, ids: Sequence[str]) -> Iterato
     known = keys_of(file)
     for key in sorted(spec.model_fields_set - known):
         if getattr(spec, key):
-            yield key, f"{file.name} takes no {key}{did_you_mean(key, known) or ';'} it takes: {', '.join(sorted(known))}"
+            yield (
+                key,
+                f"{file.name} takes no {key}{did_you_mean(key, known) or ';'} it takes: {', '.join(sorted(known))}",
+            )
     if spec.style is not None and file.styles and spec.style not in file.styles:
         yield "style", f"{file.name} has no style {spec.style!r}; it has: {', '.join(file.styles)}"
     for hint in spec.hints or ():
@@ -83,4 +84,3 @@ def _missing(spec: RecipeSpec, file: RecipeFile) -> Iterator[tuple[str, str]]:
             yield "questions", f"the style {name} of {file.name} {must}"
     if "labels" in repeats and not spec.of:
         yield "of", f"{file.name} needs the recipes whose labels it shall look at, e.g. of: [caption]"
-

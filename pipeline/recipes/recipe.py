@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.quality import QUALITY_VERSION
-from pipeline.recipes.asks import Ask, EarlierLabels, asks_of, text_of_label
+from pipeline.recipes.asks import EarlierLabels, asks_of, text_of_label
 from pipeline.recipes.decode import Accepted, Decode, View, Views
 from pipeline.recipes.facts import facts_of
 from pipeline.recipes.files import LoadedRecipe
@@ -160,4 +160,3 @@ async def _all_or_nothing(answers: Sequence[Awaitable[Accepted]]) -> list[Accept
     finally:
         for run in runs:
             run.cancel()  # those that are done do not notice; the others would answer nobody
-
