@@ -22,12 +22,12 @@ from jobs.demo_images import NUM_PICTURES, draw_scenes, draw_unseen, write_broke
 from jobs.demo_sheet import draw_sheet
 from jobs.demo_truth import judge, queries_of, questions_of, true_lines
 from jobs.exit_codes import EXIT_FAILED
+from jobs.job_file import read_job
 from jobs.run import exit_code, run_with_progress
 from jobs.summary_table import print_summary
 from model.nano.scenes import Scene
 from pipeline.storage import join_uri, open_store
 from pipeline.verify import verify
-from schemas.job import load_job
 
 BUCKET = "labelmill-demo"
 MARKER = ".labelmill-demo"
@@ -68,7 +68,7 @@ def run_demo(*, out: Path, images: Path | None, num_scenes: int | None, seed: in
     Args:
         num_scenes: scores that many scenes of `seed`, instead of showing two dozen and some broken files.
     """
-    job = load_job(_SCENES_JOB if images is None else _OWN_IMAGES_JOB)
+    job = read_job(_SCENES_JOB if images is None else _OWN_IMAGES_JOB)
     _make_empty(out)
     with tempfile.TemporaryDirectory(prefix="labelmill-images-") as temp, _s3_server():
         folder, scenes = _inputs(images, num_scenes, seed, Path(temp))

@@ -1,6 +1,7 @@
 """A run's summary -> the dataset card, README.md in the form that `datasets` and the Hugging Face hub read."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import yaml
@@ -26,17 +27,74 @@ def dataset_card(summary: Mapping[str, Any]) -> str:
 
 # {summary["name"]}
 
-Labels of {summary["num_images"]} images from `{summary["source"]}`, made by labelmill with the checkpoint
-`{summary["checkpoint"]}`. Every image is accounted for exactly once per recipe:
+Labels of {summary["num_images"]} images from `{summary["source"]}`, made by labelmill {summary["labelmill_version"]}
+with the checkpoint `{summary["checkpoint"]}`. Every image is accounted for exactly once per recipe:
 
 | recipe | labelled | quarantined | skipped |
 |---|---|---|---|
 {outcomes}
-
+{"".join(_quarantine(summary["quarantined_by_kind"]))}
 ## Tables
 
 {rows}
 
 Images that could not be labelled are in `quarantine`, each with its reason. Boxes are in pixels of the image after its
-EXIF orientation was applied. The job, the manifest of all inputs and the run's accounts are under `_run/`.
+EXIF orientation was applied. The job, the recipes, the manifest of all inputs and the run's accounts are under `_run/`.
+
+{"".join(_table(table, facts) for table, facts in summary["tables"].items() if tables.get(table))}
+## Recipes
+
+{"".join(_recipe(name, described) for name, described in summary["made_by"].items())}"""
+
+
+def _quarantine(by_kind: Mapping[str, int]) -> Iterator[str]:
+    if by_kind:
+        yield "\n| reason of the quarantine | images |\n|---|---|\n"
+    for kind, count in by_kind.items():
+        yield f"| {kind} | {count} |\n"
+
+
+def _table(table: str, facts: Mapping[str, Any]) -> str:
+    unit = {"boxes": "boxes", "score": "score"}.get(facts["measured"], f"characters of `{facts['measured']}`")
+    edges = list(facts["lengths"])
+    lengths = "\n".join(f"| {edge} or more | {facts['lengths'][edge]} |" for edge in edges)
+    flags = "\n".join(f"| {flag} | {count} |" for flag, count in facts["flags"].items()) or "| none | |"
+    attempts = ", ".join(f"{count} at attempt {attempt}" for attempt, count in facts["attempts"].items())
+    repeated = "".join(f"- {one['count']} times: {_in_line(one['text'])}\n" for one in facts.get("repeated", ()))
+    samples = "\n".join(_fenced(_yaml(sample), "yaml") for sample in facts["samples"])
+    return f"""### {table}
+
+Accepted: {attempts}.
+
+| flag | rows |
+|---|---|
+{flags}
+
+| {unit} | rows |
+|---|---|
+{lengths}
+{f"{chr(10)}Most repeated:{chr(10)}{chr(10)}{repeated}" if repeated else ""}
+Samples:
+
+{samples}
+
 """
+
+
+def _recipe(name: str, described: Mapping[str, Any]) -> str:
+    return f"### {name}\n\n{described['about']}\n\n{_fenced(_yaml(described), 'yaml')}\n\n"
+
+
+def _yaml(record: Mapping[str, Any]) -> str:
+    return yaml.safe_dump(dict(record), sort_keys=False, allow_unicode=True, width=110).strip()
+
+
+def _fenced(text: str, language: str) -> str:
+    """A fence longer than any in the text: what a model wrote must not end it."""
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{language}\n{text}\n{fence}"
+
+
+def _in_line(text: str) -> str:
+    return "`` " + re.sub("`+", "'", " ".join(text.split())) + " ``"

@@ -20,6 +20,7 @@ from pipeline.manifest import sample_ids
 from pipeline.parts import PartWriter
 from pipeline.settled import Settled, settle
 from pipeline.staged_rows import StagedRows
+from pipeline.table_facts import TableFacts
 from pipeline.whole_shards import WholeShard, WholeShardWriter
 from schemas.tables import QUARANTINE_TABLE, staged_schema, table_schema
 
@@ -41,6 +42,8 @@ class Accounts:
     """Images by the kinds of their errors; one image counts once per kind."""
     num_quarantined_images: int = 0
     """Images of which at least one recipe is in quarantine."""
+    tables: dict[str, TableFacts] = field(default_factory=dict)
+    """Of each label table, what is to be said of its rows."""
     whole_shards: dict[str, WholeShard] = field(default_factory=dict)
     """By manifest shard, the one commit that it has now."""
     sha256: dict[str, str] = field(default_factory=dict)
@@ -70,6 +73,7 @@ def finalize(
             all there; nothing is replaced then.
     """
     accounts = Accounts(outcomes={recipe: Counter(dict.fromkeys(OUTCOMES, 0)) for recipe in recipe_digests})
+    accounts.tables = {table: TableFacts(table) for table in tables}
     writers = {table: PartWriter(folder, table, carried_schema) for table in (*tables, QUARANTINE_TABLE)}
     for shard in shards:
         commit_uris = folder.commit_uris(shard)
@@ -85,6 +89,8 @@ def finalize(
                 accounts.num_rows[table] += rows.num_rows
                 if table == QUARANTINE_TABLE:
                     _count_quarantined(rows, accounts)
+                else:
+                    accounts.tables[table].add(rows)
                 writer.add(rows.select(table_schema(table, carried_schema).names))
                 whole.add(rows.cast(staged_schema(table, carried_schema)))
             whole.finish_table(table)

@@ -16,6 +16,7 @@ from pipeline.lease import Lease, hold_lease
 from pipeline.ledger import CARD_NAME
 from pipeline.pending import TRANSIENT_KINDS
 from pipeline.progress import Phase, Progress
+from pipeline.recipes.description import describe
 from pipeline.stopping import stop_on_signal
 from pipeline.storage import join_uri, open_store
 from pipeline.whole_shards import Finalized, dataset_files
@@ -163,6 +164,9 @@ def _summary(work: Work, accounts: Accounts) -> dict[str, Any]:
             name: {"digest": digest, **accounts.outcomes[name]} for name, digest in work.recipe_digests.items()
         },
         "num_rows": dict(accounts.num_rows),
+        "labelmill_version": __version__,
+        "tables": {table: facts.as_dict() for table, facts in accounts.tables.items()},
+        "made_by": {recipe.name: describe(recipe) for recipe in work.recipes},
         "num_quarantined_images": accounts.num_quarantined_images,
         "quarantined_fraction": accounts.quarantined_fraction,
         "quarantined_by_kind": dict(accounts.quarantined_by_kind.most_common()),
