@@ -100,6 +100,8 @@ class Decode:
     row: ImageRow
     quoted: Mapping[str, str] = field(default_factory=dict)
     """What hints, `{count}` and earlier steps stand for."""
+    flags: tuple[str, ...] = ()
+    """Of every answer, whatever it says."""
 
     async def answer(self, views: Views, ask: Ask, *, answered: Mapping[int | None, str] | None = None) -> Accepted:
         """Args:
@@ -141,14 +143,13 @@ class Decode:
         parsed = self._parsed(answer, ask, box_label)
         findings = judge(self._judged(answer, ask, wording, parsed), self.step.gates)
         flags = (*_FINISHED.get(answer.finish_reason, ()), *parsed.flags, *(finding.flag for finding in findings))
-        missing = tuple(f"no_{hint}" for hint in wording.missing_hints)
         accepted = Accepted(
             ask=ask,
             wording=wording,
             answer=answer,
             text=parsed.text,
             values=parsed.values,
-            flags=tuple(dict.fromkeys((*flags, *missing))),
+            flags=tuple(dict.fromkeys((*self.flags, *flags))),
             parameters={**params, "stop_on_loop": bool(params["stop_on_loop"]), "constrained": constraint is not None},
             num_attempts=number + 1,
         )

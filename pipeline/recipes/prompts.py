@@ -43,8 +43,6 @@ class Wording:
     variant: int
     instruction: str
     prompt: tuple[Part, ...]
-    missing_hints: tuple[str, ...]
-    """Hints that were to be given, and had nothing to quote."""
 
 
 def style_of(step: StepFile, spec: RecipeSpec) -> tuple[str, Style]:
@@ -74,14 +72,12 @@ def worded(
     allowed = [index for index in spec.variants or () if index < len(prompts)] or list(range(len(prompts)))
     variant = allowed[(stable_int(str(spec.seed), "variant", sample_key) + others) % len(allowed)]
     own = fill(prompts[variant], values)
-    hints = hints_of(step, spec)
-    given = [hint for hint in hints if values.get(hint)]
+    given = [hint for hint in hints_of(step, spec) if values.get(hint)]
     quoted = [part for hint in given for part in fill(step.hints[hint], values)]
     return Wording(
         variant=variant,
         instruction=text_of(own),
         prompt=(*own, *quoted, *(fill(add, values) if add else ())),
-        missing_hints=tuple(hint for hint in hints if hint not in given),
     )
 
 

@@ -45,8 +45,8 @@ class Recipe:
         return str(self.loaded.file.table)
 
     async def label(self, views: Views, row: ImageRow, earlier: EarlierLabels) -> list[Label]:
-        """Runs all steps; labels come in the order of what was asked. Of an earlier recipe that has no labels here
-        nothing is quoted.
+        """Runs all steps; labels come in the order of what was asked. Of an earlier recipe that is not there, because a
+        gate rejected what it said, nothing is quoted, and the labels are flagged `without_<recipe>`.
 
         All or nothing: the first answer that raises ends the others, and its error is raised.
 
@@ -75,7 +75,10 @@ class Recipe:
         earlier: EarlierLabels,
     ) -> list[Accepted]:
         asks = asks_of(step, self.spec, row, lines=lines, earlier=earlier)
-        decode = Decode(recipe=self.loaded, name=self.name, spec=self.spec, step=step, row=row, quoted=quoted)
+        flags = tuple(f"without_{called}" for called, recipe in self.needs.items() if recipe not in earlier)
+        decode = Decode(
+            recipe=self.loaded, name=self.name, spec=self.spec, step=step, row=row, quoted=quoted, flags=flags
+        )
         if step.each != "turns":
             return await _all_or_nothing([decode.answer(views, ask) for ask in asks])
         accepted: list[Accepted] = []
