@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 from model.checkpoint_files import local_folder
 from model.config import ModelConfig, load_model_config
 from model.deepseek_vl2 import DeepseekVL2
+from model.expert_share import WHOLE, ExpertShare
 
 INDEX_FILE = "model.safetensors.index.json"
 SINGLE_FILE = "model.safetensors"
@@ -32,8 +33,17 @@ _PROJECTOR_LAYER = re.compile(r"^projector\.layers\.(\d+)\.")
 _UNUSED = re.compile(r"^vision\.attn_pool\.|\.rotary_emb\.inv_freq$")
 """Tensors that published checkpoints carry and the reference never reads."""
 
+_OF_ROUTED_EXPERTS = ".experts."
+"""In the names of the parameters that ranks divide among them."""
+
 _KEPT_IN_FLOAT32 = re.compile(r"\.mlp\.gate\.")
 """The router computes in float32 whatever the model's dtype; keeping it so costs a few MB and saves the casts."""
+
+
+@dataclass(kw_only=True)
+class Reading:
+    num_bytes: int = 0
+    """Of tensors, as they are stored."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,18 +56,27 @@ class _Part:
     expert: int | None = None
     first_row: int = 0
 
-    def of(self, parameter: Tensor) -> Tensor:
-        """The view of the parameter that this tensor fills."""
-        whole = parameter if self.expert is None else parameter[self.expert]
+    def of(self, parameter: Tensor, *, first_expert: int = 0) -> Tensor:
+        """The view of the parameter that this tensor fills; `first_expert` is the first that the parameter holds."""
+        whole = parameter if self.expert is None else parameter[self.expert - first_expert]
         return whole[self.first_row : self.first_row + self.shape[0]]
 
 
-def load(path: str | Path, *, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> DeepseekVL2:
+def load(
+    path: str | Path,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    share: ExpertShare = WHOLE,
+    reading: Reading | None = None,
+) -> DeepseekVL2:
     """Loads a checkpoint for inference (parameters do not require gradients).
 
     Args:
         path: "nano", a folder, `s3://bucket/prefix` or a hub id; see `model.checkpoint_files.local_folder`.
         dtype: of activations and weights; the router's stay float32.
+        share: the routed experts to hold; of the others no weight is read.
+        reading: counts what is read.
 
     Raises ValueError naming the file or tensor that is missing, left over, misshapen, not finite or unreadable.
     """
@@ -66,19 +85,28 @@ def load(path: str | Path, *, device: str | torch.device = "cpu", dtype: torch.d
     files = _TensorFiles(folder)
     parts = _parts_of(config, folder)
     _check_total(parts, files)
-    model = allocate(config, device=device, dtype=dtype)
+    model = allocate(config, device=device, dtype=dtype, share=share)
     parameters = dict(model.named_parameters())
-    for part, tensor in files.read(list(parts.values())):
-        part.of(parameters[part.parameter]).copy_(tensor)
+    held = share.experts(config.language.n_routed_experts or 0)
+    wanted = [part for part in parts.values() if part.expert is None or part.expert in held]
+    for part, tensor in files.read(wanted):
+        if reading is not None:
+            reading.num_bytes += tensor.nbytes
+        part.of(parameters[part.parameter], first_expert=held.start).copy_(tensor)
     return model
 
 
-def allocate(config: ModelConfig, *, device: str | torch.device, dtype: torch.dtype) -> DeepseekVL2:
+def allocate(
+    config: ModelConfig, *, device: str | torch.device, dtype: torch.dtype, share: ExpertShare = WHOLE
+) -> DeepseekVL2:
     """The model with parameters on the device whose values are yet to be written; routers are float32."""
     model = _on_meta(config)
     for name, parameter in list(model.named_parameters()):
         kept = torch.float32 if _KEPT_IN_FLOAT32.search(name) else dtype
-        _assign(model, name, torch.empty(parameter.shape, dtype=kept, device=device))
+        shape = list(parameter.shape)
+        if _OF_ROUTED_EXPERTS in name:
+            shape[0] = len(share.experts(shape[0]))
+        _assign(model, name, torch.empty(shape, dtype=kept, device=device))
     return model.eval()
 
 
@@ -131,10 +159,10 @@ def _split(name: str, shape: tuple[int, ...]) -> Iterator[_Part]:
     key = _PROJECTOR_LAYER.sub(lambda match: f"projector.layers.{2 * int(match[1])}.", name)  # activations count there
     for pattern, replacement in _RENAMES:
         key = pattern.sub(replacement, key)
-    if ".experts." not in key:
+    if _OF_ROUTED_EXPERTS not in key:
         yield from _split_gate_up(key, name, shape, None)
         return
-    layer, matrix = key.split(".experts.")
+    layer, matrix = key.split(_OF_ROUTED_EXPERTS)
     for expert in range(shape[0]):
         yield from _split_gate_up(f"{layer}.experts.{expert}.{matrix}.weight", name, shape[1:], expert)
 

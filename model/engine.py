@@ -7,7 +7,7 @@ nothing of where images come from or what their labels are for.
 import asyncio
 import contextlib
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Seq
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -24,7 +24,10 @@ from model.constraints import Constraint, compile_constraint
 from model.deepseek_vl2 import DeepseekVL2
 from model.engine_stats import EngineStats
 from model.engine_thread import ClosedView, EngineThread
+from model.parallel import RankGroup
 from model.prompt import ImageInput, Message, Processor, Prompt
+from model.rank_handle import EngineDiedError
+from model.ranked_engine import RankedEngine
 from model.scheduler import Scheduler
 from model.sequence import (
     Completion,
@@ -37,7 +40,17 @@ from model.sequence import (
 )
 from model.vision_queue import VisionJob
 
-__all__ = ["Completion", "ContextTooLongError", "Engine", "EngineConfig", "EngineStats", "ImageView", "Request"]
+__all__ = [
+    "Completion",
+    "ContextTooLongError",
+    "Engine",
+    "EngineConfig",
+    "EngineDiedError",
+    "EngineStats",
+    "ImageView",
+    "RankedEngine",
+    "Request",
+]
 
 _DEFAULT_CACHE_TOKENS = 65536
 
@@ -50,12 +63,16 @@ class EngineConfig:
     """Prompt tokens per step: bounds activation memory and how long a step of the others is held up."""
     cache_tokens: int | None = None
     """Tokens the cache holds; None: enough for `max_num_sequences` of full context, at most 65,536."""
+    expert_ranks: int = 1
+    """Processes that the routed experts are spread over, each on a GPU of its own where there are GPUs."""
+    rank_timeout_s: float = 300.0
+    """A rank that keeps the others waiting longer is given up, and the engine with it."""
     cuda_graphs: bool = True
     """Steps that only decode are held in CUDA graphs, one for each size, where the device can capture them: a GPU from
     Hopper on, in bfloat16. Elsewhere it changes nothing."""
 
     def __post_init__(self) -> None:
-        for name in ("max_num_sequences", "prefill_chunk_tokens", "cache_tokens"):
+        for name in ("max_num_sequences", "prefill_chunk_tokens", "cache_tokens", "expert_ranks"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}, but must be at least 1")
@@ -67,8 +84,19 @@ class Engine:
     An engine that is dropped, or still open when the interpreter ends, is closed then.
     """
 
-    def __init__(self, model: DeepseekVL2, processor: Processor, *, config: EngineConfig | None = None) -> None:
+    def __init__(
+        self,
+        model: DeepseekVL2,
+        processor: Processor,
+        *,
+        config: EngineConfig | None = None,
+        group: RankGroup | None = None,
+        on_failure: Callable[[Exception], None] | None = None,
+    ) -> None:
+        """group, on_failure: of an engine that is one rank of several, see `EngineThread`."""
         config = config or EngineConfig()
+        if group is not None:
+            model.language.partition_experts(group)
         context = model.config.language.max_position_embeddings
         wanted = config.max_num_sequences * context
         cache_tokens = config.cache_tokens or max(context, min(wanted, _DEFAULT_CACHE_TOKENS))
@@ -81,8 +109,9 @@ class Engine:
             prefill_chunk_tokens=config.prefill_chunk_tokens,
             cache_tokens=cache_tokens,
             cuda_graphs=config.cuda_graphs,
+            has_peers=group is not None,
         )
-        self._thread = EngineThread(scheduler)
+        self._thread = EngineThread(scheduler, group=group, on_failure=on_failure)
         weakref.finalize(self, self._thread.stop).atexit = False  # the thread sees to that itself
 
     @classmethod
@@ -93,12 +122,17 @@ class Engine:
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
         config: EngineConfig | None = None,
-    ) -> "Engine":
+    ) -> "Engine | RankedEngine":
         """Loads a checkpoint ("nano", a folder, s3://bucket/prefix, a hub id) and starts serving it.
 
-        Raises ValueError for a checkpoint that is missing, incomplete or of another architecture.
+        With `config.expert_ranks` over 1 it starts that many processes, and ends them when it is closed.
+
+        Raises ValueError for a checkpoint that is missing, incomplete or of another architecture, or GPUs that are not
+        there.
         """
         folder = local_folder(path)
+        if config is not None and config.expert_ranks > 1:
+            return RankedEngine(folder, device=torch.device(device), dtype=dtype, config=config)
         model = checkpoint.load(folder, device=device, dtype=dtype)
         return cls(model, Processor.from_checkpoint(folder), config=config)
 
@@ -118,6 +152,12 @@ class Engine:
         finally:
             for sequence in sequences:
                 sequence.future.cancel()  # those that are done do not notice
+
+    def submit(self, request: Request) -> "Future[Completion]":
+        """Begins one request. Raises as `generate` does; a future that is cancelled frees its cache."""
+        sequence = self._sequence(self.processor.encode(request.messages, request.images), request)
+        self._thread.submit(sequence)
+        return sequence.future
 
     def open(self, images: Seq[ImageInput]) -> "ImageView":
         """`async with engine.open(images) as view`: the images are encoded once for every prompt about them."""

@@ -4,7 +4,7 @@ Knows nothing of models or threads.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 
@@ -74,6 +74,17 @@ class EngineStats:
         return asdict(self) | {name: getattr(self, name) for name in (*rates, "prefix_hit_rate", "expert_imbalance")}
 
 
+def total(stats: Sequence[EngineStats]) -> EngineStats:
+    """Of several engines together: sums, and of what is a peak the highest."""
+    sums = {name: sum(getattr(one, name) for one in stats) for name in _SUMMED}
+    loads = zip(*(one.expert_loads for one in stats), strict=True)
+    return EngineStats(
+        **sums,
+        peak_used_pages=max(one.peak_used_pages for one in stats),
+        expert_loads=tuple(tuple(map(sum, zip(*(of or () for of in layer), strict=True))) for layer in loads),
+    )
+
+
 class StatsRecorder:
     """The engine thread's running sums."""
 
@@ -118,6 +129,9 @@ class StatsRecorder:
 
     def _add(self, name: str, value: float) -> None:
         self._sums[name] = self._sums.get(name, 0) + value
+
+
+_SUMMED = tuple(f.name for f in fields(EngineStats) if f.name not in ("peak_used_pages", "expert_loads"))
 
 
 def _ratio(part: float, whole: float) -> float:

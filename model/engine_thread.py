@@ -7,15 +7,20 @@ import atexit
 import queue
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from model.engine_stats import EngineStats
+from model.parallel import RankGroup
 from model.scheduler import Scheduler
 from model.sequence import ImagePrefix, Sequence, fail
 from model.vision_queue import VisionJob, VisionQueue
+
+IDLE_S = 0.01
+"""How long a rank with nothing to do waits for a request before it asks the others whether they have something."""
 
 
 class EngineThread:
@@ -24,12 +29,24 @@ class EngineThread:
     Only the running thread refers to the scheduler, so that an engine dropped unclosed takes its cache along.
     """
 
-    def __init__(self, scheduler: Scheduler) -> None:
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        *,
+        group: RankGroup | None = None,
+        on_failure: Callable[[Exception], None] | None = None,
+    ) -> None:
+        """Args:
+        group: the ranks to step together with; all of them step while any has something to do.
+        on_failure: with a group, what is done with the error of a step; the thread ends with it.
+        """
         self._inbox: queue.SimpleQueue[Sequence | VisionJob | ClosedView | StatsRequest | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._stopped = False
         self._last_stats = EngineStats()
-        self._thread = threading.Thread(target=self._run, args=(scheduler,), name="labelmill-engine", daemon=True)
+        self._thread = threading.Thread(
+            target=self._run, args=(scheduler, group, on_failure), name="labelmill-engine", daemon=True
+        )
         # A daemon, or the interpreter would wait for it for ever; closed before the interpreter goes down, or it could
         # be inside torch while that is taken apart.
         atexit.register(self.close)
@@ -64,23 +81,39 @@ class EngineThread:
             self._thread.join()
             atexit.unregister(self.close)
 
-    def _run(self, scheduler: Scheduler) -> None:
+    def _run(
+        self, scheduler: Scheduler, group: RankGroup | None, on_failure: Callable[[Exception], None] | None
+    ) -> None:
         vision = VisionQueue(scheduler.model)
+        is_busy = False
         while not self._stopped:
-            self._take_in(scheduler, vision)
+            self._take_in(scheduler, vision, patience_s=None if group is None else 0.0 if is_busy else IDLE_S)
             # Images are encoded as long as there is room to ask about them: encoded ones take memory while they wait.
             if not vision.is_idle and (vision.has_full_batch or scheduler.wants_more):
                 began = time.perf_counter()
                 scheduler.stats.add_vision(vision.step(), time.perf_counter() - began)
-            if not scheduler.is_idle:
-                self._step(scheduler)
+            if group is None:
+                if not scheduler.is_idle:
+                    self._step(scheduler)
+                continue
+            try:
+                is_busy, is_stopping = group.any_of(not scheduler.is_idle, self._stopped)
+                if is_stopping:
+                    break
+                if is_busy:
+                    scheduler.step()
+            except Exception as error:  # noqa: BLE001 - the other ranks cannot go on either
+                assert on_failure is not None
+                on_failure(error)
+                break
         self._give_up(scheduler, vision)
 
-    def _take_in(self, scheduler: Scheduler, vision: VisionQueue) -> None:
-        """All that has come; waits for something where there is nothing to do."""
+    def _take_in(self, scheduler: Scheduler, vision: VisionQueue, *, patience_s: float | None) -> None:
+        """All that has come; waits for something where there is nothing to do, so long at most (None: for ever)."""
         while True:
+            is_idle = scheduler.is_idle and vision.is_idle and not self._stopped
             try:
-                item = self._inbox.get(block=scheduler.is_idle and vision.is_idle and not self._stopped)
+                item = self._inbox.get(block=is_idle and patience_s != 0, timeout=patience_s or None)
             except queue.Empty:
                 return
             if isinstance(item, Sequence):

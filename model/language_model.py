@@ -10,8 +10,10 @@ from model.attention import RMSNorm, make_attention
 from model.config import LanguageConfig
 from model.kv_cache import LayerCache, PagedKVCache
 from model.moe import MoE, SwiGLU
+from model.parallel import RankGroup
 from model.rope import RotaryEmbedding, Rotation
 from model.step_layout import StepLayout
+from model.token_dispatcher import RankedTokenDispatcher
 
 
 class DecoderLayer(nn.Module):
@@ -52,9 +54,24 @@ class LanguageModel(nn.Module):
         """float32 [T, V]; ids past the tokenizer's vocabulary are legal."""
         return self.lm_head(hidden_TD).float()
 
+    @property
+    def moe_layers(self) -> list[MoE]:
+        return [layer.mlp for layer in self.layers if isinstance(layer.mlp, MoE)]
+
+    def partition_experts(self, group: RankGroup) -> None:
+        """Lets tokens go to the experts of other ranks; the parameters must be those of this rank's share."""
+        for moe in self.moe_layers:
+            moe.dispatcher = RankedTokenDispatcher(moe.gate.weight.shape[0], group)
+
+    def serve_experts(self) -> None:
+        """The part of a step that other ranks' tokens need, for a rank that has none itself."""
+        nothing_TD = self.embed_tokens.weight.new_empty(0, self.config.hidden_size)
+        for moe in self.moe_layers:
+            moe(nothing_TD)
+
     def expert_loads(self) -> list[list[int]]:
         """Per layer with experts, the tokens that each of them was given so far."""
-        layers = [layer.mlp.dispatcher.load_E for layer in self.layers if isinstance(layer.mlp, MoE)]
+        layers = [moe.dispatcher.load_E for moe in self.moe_layers]
         return [[] if load_E is None else load_E.tolist() for load_E in layers]
 
     @property

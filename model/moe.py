@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.config import LanguageConfig
-from model.token_dispatcher import LocalTokenDispatcher
+from model.token_dispatcher import LocalTokenDispatcher, TokenDispatcher
 
 
 class SwiGLU(nn.Module):
@@ -31,7 +31,7 @@ class MoE(nn.Module):
         assert config.n_routed_experts is not None
         self.gate = Router(config)
         self.experts = RoutedExperts(config)
-        self.dispatcher = LocalTokenDispatcher(config.n_routed_experts)
+        self.dispatcher: TokenDispatcher = LocalTokenDispatcher(config.n_routed_experts)
         self.shared_experts = (
             SwiGLU(config.hidden_size, config.moe_intermediate_size * config.n_shared_experts)
             if config.n_shared_experts
@@ -90,7 +90,7 @@ class Router(nn.Module):
 
 
 class RoutedExperts(nn.Module):
-    """The weights of all routed experts, stacked: gate_up_E2ID and down_EDI."""
+    """The weights of the routed experts, stacked: gate_up_E2ID and down_EDI; of all, or of those of this rank."""
 
     def __init__(self, config: LanguageConfig) -> None:
         super().__init__()

@@ -56,8 +56,10 @@ class Scheduler:
         prefill_chunk_tokens: int,
         cache_tokens: int,
         cuda_graphs: bool = True,
+        has_peers: bool = False,
     ) -> None:
-        self.model, self.processor = model, processor
+        """has_peers: other ranks step along, and need this one's experts in every step."""
+        self.model, self.processor, self.has_peers = model, processor, has_peers
         self.prefill_chunk_tokens = prefill_chunk_tokens
         # One page more than the tokens need: a sequence goes on in a copy of the page that its prefix ends in.
         num_pages = pages_for(cache_tokens) + 1
@@ -108,6 +110,8 @@ class Scheduler:
         decode = self._decode_chunks()
         prefill = self._prefill_chunks()
         if not prefill and not decode:
+            if self.has_peers:
+                self.model.language.serve_experts()
             return
         chunks = [*prefill, *decode]
         hidden_TD = self._forward(prefill, decode)

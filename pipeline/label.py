@@ -27,7 +27,7 @@ from schemas.rows import TILES_COLUMN, ImageRow, Label, rows_of, to_columns
 if TYPE_CHECKING:
     import torch
 
-    from model.engine import Engine
+    from model.engine import Engine, RankedEngine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class ReplicaConfig:
     num_cpu_threads: int | None = None
     """Threads of tensor work on a CPU; None leaves torch's choice."""
 
-    def load(self) -> Engine:
+    def load(self) -> Engine | RankedEngine:
         # Imported by the worker alone: a driver, which hands this class to it, need not have torch in memory.
         import torch
 

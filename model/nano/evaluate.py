@@ -152,6 +152,7 @@ def main(arguments: list[str] | None = None) -> None:
         engine = Engine.load(options.checkpoint, device=options.device, config=EngineConfig(max_num_sequences=48))
     except ValueError as error:
         sys.exit(f"error: {error}")
+    assert isinstance(engine, Engine), "one rank"
     scenes = [render_scene(scene_seed(options.seed, index)) for index in range(options.count)]
     with engine, expert_loads(engine.model) as loads:
         scores = evaluate(engine, scenes, with_local_tiles=not options.untiled)
