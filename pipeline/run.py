@@ -126,6 +126,7 @@ def _run(work: Work, lease: Lease, clock: "_Clock", started_at: datetime, on_pro
 def _label(work: Work, shards: Sequence[str], lease: Lease, counts: _Counts, on_progress: OnProgress) -> None:
     # Imported here: a job that fails on bad input need not wait for Ray.
     from pipeline.cluster import cluster
+    from pipeline.expert_ranks import expert_ranks
     from pipeline.label_images import Placement, label_images, stop_signal
 
     def tell(phase: Phase) -> None:
@@ -138,7 +139,8 @@ def _label(work: Work, shards: Sequence[str], lease: Lease, counts: _Counts, on_
     tell("starting")
     lease.report(lambda: asdict(counts.progress("labeling", work)))
     with cluster() as size:
-        placement = Placement.for_cluster(size, work.job.resources)
+        ranks = expert_ranks(work.job.engine, work.job.checkpoint, size)
+        placement = Placement.for_cluster(size, work.job.resources, expert_ranks=ranks)
         with stop_on_signal(stop, grace_s=work.job.resources.stop_grace_s) as stopping:
             for receipt in label_images(work, placement, shards=shards).iter_rows():
                 counts.add(receipt)
