@@ -107,6 +107,7 @@ def _run(work: Work, lease: Lease, clock: "_Clock", started_at: datetime, on_pro
         tables=work.tables,
         recipe_digests=work.recipe_digests,
         carried_schema=work.carried_schema,
+        duplicate_min_chars=work.duplicate_min_chars,
     )
     clock.lap("finalizing_s")
     summary = _summary(work, accounts) | _this_run(work, counts, clock, started_at)
@@ -168,6 +169,7 @@ def _summary(work: Work, accounts: Accounts) -> dict[str, Any]:
         "num_rows": dict(accounts.num_rows),
         "labelmill_version": __version__,
         "tables": {table: facts.as_dict() for table, facts in accounts.tables.items()},
+        "most_repeated": {recipe: [asdict(text) for text in texts] for recipe, texts in accounts.most_repeated.items()},
         "made_by": {recipe.name: describe(recipe) for recipe in work.recipes},
         "num_quarantined_images": accounts.num_quarantined_images,
         "quarantined_fraction": accounts.quarantined_fraction,
