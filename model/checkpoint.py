@@ -110,6 +110,13 @@ def allocate(
     return model.eval()
 
 
+def parameter_bytes(config: ModelConfig, dtype: torch.dtype) -> Iterator[tuple[int, bool]]:
+    """(bytes, whether it is of routed experts) of every parameter, in memory; without a checkpoint."""
+    for name, parameter in _on_meta(config).named_parameters():
+        kept = torch.float32 if _KEPT_IN_FLOAT32.search(name) else dtype
+        yield parameter.numel() * kept.itemsize, _OF_ROUTED_EXPERTS in name
+
+
 def check(path: str | Path) -> ModelConfig:
     """Everything `load` checks that can be known from configuration and headers, without reading a weight."""
     folder = local_folder(path)

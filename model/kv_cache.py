@@ -97,3 +97,12 @@ class LayerCache:
         """Rows of whole pages; int64 [..., P] -> [..., P * PAGE_TOKENS, W]."""
         paged = self.rows.unflatten(0, (-1, PAGE_TOKENS))
         return paged[pages].flatten(-3, -2)
+
+
+def kv_bytes_per_token(config: LanguageConfig, bytes_per_value: int) -> int:
+    """Cache rows of all layers: latent and rotated key with MLA, keys and values with MHA."""
+    if config.use_mla:
+        width = config.kv_lora_rank + config.qk_rope_head_dim
+    else:
+        width = 2 * config.num_key_value_heads * config.head_dim
+    return config.num_hidden_layers * width * bytes_per_value

@@ -42,8 +42,14 @@ class RankedEngine:
         self._lock = threading.Lock()
         self._reason = ""
         self._meeting = tempfile.TemporaryDirectory(prefix="labelmill-ranks-")
+        told = weakref.WeakMethod(self._rank_ended)  # the readers of the sockets must not keep the engine alive
+
+        def on_end(reason: str) -> None:
+            if (tell := told()) is not None:
+                tell(reason)
+
         self._ranks = [
-            RankHandle(settings, on_end=self._rank_ended)
+            RankHandle(settings, on_end=on_end)
             for settings in _settings(folder, device, dtype, config, Path(self._meeting.name))
         ]
         self._open_views = [0] * len(self._ranks)

@@ -18,9 +18,10 @@ from torch import Tensor
 
 from model.constraint_specs import ConstraintSpec
 from model.constraints import Constraint
+from model.loops import LoopStop
 from model.prompt import ImageInput, Message, Prompt
 
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "loop"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,9 +36,11 @@ class SamplingParams:
     seed: int = 0
     constraint: ConstraintSpec | None = None
     """The form that the answer must have; its tokens are chosen among those that keep to it."""
-    stop_on_loop: object = None
     ignore_eos: bool = False
     """Goes on after an end of sentence, until `max_new_tokens`: for measurements."""
+    stop_on_loop: LoopStop | None = None
+    """When an answer ends because it goes round in circles; it keeps the tokens so far. Nothing is stopped under a
+    constraint, whose form ends by itself."""
 
     def __post_init__(self) -> None:
         for ok, name, wanted in (
@@ -222,7 +225,15 @@ class Sequence(TokenRun):
         if token_id in stop_token_ids and not self.params.ignore_eos:
             return "stop"
         is_full = len(self.output_ids) >= self.params.max_new_tokens or self.num_tokens >= self.max_total_tokens
+        if self._loops(is_full):
+            return "loop"
         return "length" if is_full else None
+
+    def _loops(self, is_full: bool) -> bool:
+        stop = self.params.stop_on_loop
+        if stop is None or self.constraint is not None or not (is_full or stop.is_due(len(self.output_ids))):
+            return False
+        return stop.period_of_tail(self.output_ids) is not None
 
 
 def deliver(future: Future[Any], result: object) -> None:

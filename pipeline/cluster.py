@@ -35,6 +35,7 @@ class RunFailedError(RuntimeError):
 class ClusterSize:
     num_cpus: float
     num_gpus: float
+    gpus_by_node: tuple[int, ...] = ()
 
 
 @contextlib.contextmanager
@@ -101,7 +102,12 @@ def _start(folder: Path) -> ClusterSize:
     context.enable_progress_bars = False
     _keep_quiet()
     resources = ray.cluster_resources()
-    return ClusterSize(num_cpus=resources.get("CPU", 1.0), num_gpus=resources.get("GPU", 0.0))
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return ClusterSize(
+        num_cpus=resources.get("CPU", 1.0),
+        num_gpus=resources.get("GPU", 0.0),
+        gpus_by_node=tuple(int(node.get("GPU", 0)) for node in nodes),
+    )
 
 
 def _start_local(folder: Path) -> None:

@@ -44,7 +44,7 @@ EXIF orientation was applied. The job, the recipes, the manifest of all inputs a
 {"".join(_table(table, facts) for table, facts in summary["tables"].items() if tables.get(table))}
 ## Recipes
 
-{"".join(_recipe(name, described) for name, described in summary["made_by"].items())}"""
+{"".join(_recipe(name, described, summary) for name, described in summary["made_by"].items())}"""
 
 
 def _quarantine(by_kind: Mapping[str, int]) -> Iterator[str]:
@@ -60,7 +60,6 @@ def _table(table: str, facts: Mapping[str, Any]) -> str:
     lengths = "\n".join(f"| {edge} or more | {facts['lengths'][edge]} |" for edge in edges)
     flags = "\n".join(f"| {flag} | {count} |" for flag, count in facts["flags"].items()) or "| none | |"
     attempts = ", ".join(f"{count} at attempt {attempt}" for attempt, count in facts["attempts"].items())
-    repeated = "".join(f"- {one['count']} times: {_in_line(one['text'])}\n" for one in facts.get("repeated", ()))
     samples = "\n".join(_fenced(_yaml(sample), "yaml") for sample in facts["samples"])
     return f"""### {table}
 
@@ -73,7 +72,7 @@ Accepted: {attempts}.
 | {unit} | rows |
 |---|---|
 {lengths}
-{f"{chr(10)}Most repeated:{chr(10)}{chr(10)}{repeated}" if repeated else ""}
+
 Samples:
 
 {samples}
@@ -81,8 +80,11 @@ Samples:
 """
 
 
-def _recipe(name: str, described: Mapping[str, Any]) -> str:
-    return f"### {name}\n\n{described['about']}\n\n{_fenced(_yaml(described), 'yaml')}\n\n"
+def _recipe(name: str, described: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
+    texts = summary["most_repeated"].get(name, ())
+    lines = "".join(f"- {one['count']} times: {_in_line(one['text'])}\n" for one in texts)
+    repeated = f"Most repeated texts:\n\n{lines}\n" if texts else ""
+    return f"### {name}\n\n{described['about']}\n\n{_fenced(_yaml(described), 'yaml')}\n\n{repeated}"
 
 
 def _yaml(record: Mapping[str, Any]) -> str:

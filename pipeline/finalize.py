@@ -15,9 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.commits import OUTCOMES
+from pipeline.duplicate_texts import DuplicateTexts
 from pipeline.ledger import RunFolder
 from pipeline.manifest import sample_ids
 from pipeline.parts import PartWriter
+from pipeline.seen_texts import RepeatedText
 from pipeline.settled import Settled, settle
 from pipeline.staged_rows import StagedRows
 from pipeline.table_facts import TableFacts
@@ -48,6 +50,10 @@ class Accounts:
     """By manifest shard, the one commit that it has now."""
     sha256: dict[str, str] = field(default_factory=dict)
     """Of the parts that were written, by their names below the output."""
+    num_duplicate_texts: Counter[str] = field(default_factory=Counter)
+    """By recipe, rows whose text an earlier row has."""
+    most_repeated: dict[str, tuple[RepeatedText, ...]] = field(default_factory=dict)
+    """By recipe, the texts that come most often; none where no text comes twice."""
 
     @property
     def quarantined_fraction(self) -> float:
@@ -61,12 +67,15 @@ def finalize(
     tables: Sequence[str],
     recipe_digests: Mapping[str, str],
     carried_schema: pa.Schema | None,
+    duplicate_min_chars: Mapping[str, int] | None = None,
 ) -> Accounts:
     """Writes `<output>/<table>/part-NNNNN-of-NNNNN.parquet` from everything committed, and accounts for every input.
 
     Args:
         tables: label tables to write, also when they are empty; the quarantine table always is.
         recipe_digests: by recipe; commits under other digests are of earlier jobs and left out.
+        duplicate_min_chars: by recipe, from how many characters on a text that an earlier row has is flagged; recipes
+            that are not named may repeat themselves.
 
     Raises:
         ReconciliationError: an input without an outcome, an outcome of none of the inputs, or one whose rows are not
@@ -75,6 +84,7 @@ def finalize(
     accounts = Accounts(outcomes={recipe: Counter(dict.fromkeys(OUTCOMES, 0)) for recipe in recipe_digests})
     accounts.tables = {table: TableFacts(table) for table in tables}
     writers = {table: PartWriter(folder, table, carried_schema) for table in (*tables, QUARANTINE_TABLE)}
+    duplicates = {table: DuplicateTexts(table, duplicate_min_chars or {}) for table in tables}
     for shard in shards:
         commit_uris = folder.commit_uris(shard)
         whole = WholeShardWriter(folder, shard, commit_uris)
@@ -89,15 +99,20 @@ def finalize(
                 accounts.num_rows[table] += rows.num_rows
                 if table == QUARANTINE_TABLE:
                     _count_quarantined(rows, accounts)
+                    written = rows
                 else:
-                    accounts.tables[table].add(rows)
-                writer.add(rows.select(table_schema(table, carried_schema).names))
+                    written = duplicates[table].flagged(rows)
+                    accounts.tables[table].add(written)
+                writer.add(written.select(table_schema(table, carried_schema).names))
                 whole.add(rows.cast(staged_schema(table, carried_schema)))
             whole.finish_table(table)
         _check_num_rows(shard, settled, num_rows)
         accounts.whole_shards[shard] = whole.finish(settled, recipe_digests)
     for writer in writers.values():
         accounts.sha256.update(writer.finish())
+    for found in duplicates.values():
+        accounts.num_duplicate_texts.update({recipe: seen.num_repeated for recipe, seen in found.seen.items()})
+        accounts.most_repeated.update(found.most_repeated())
     return accounts
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import os
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
@@ -36,6 +37,8 @@ class ReplicaConfig:
 
     checkpoint: str
     engine: EngineSpec
+    expert_ranks: int = 1
+    """Processes that the experts are spread over, on GPUs each on one of its own."""
     num_cpu_threads: int | None = None
     """Threads of tensor work on a CPU; None leaves torch's choice."""
 
@@ -51,6 +54,7 @@ class ReplicaConfig:
         config = EngineConfig(
             max_num_sequences=self.engine.max_num_sequences,
             prefill_chunk_tokens=self.engine.prefill_chunk_tokens,
+            expert_ranks=self.expert_ranks,
         )
         dtype = resolve_dtype(self.engine.dtype, device)
         return Engine.load(self.checkpoint, device=device, dtype=dtype, config=config)
@@ -116,7 +120,11 @@ class LabelImage:
                 return await self.label(row, tiles) if reason is None else row.failed(reason)
 
     async def label(self, row: ImageRow, tiles: np.ndarray) -> ImageRow:
-        """One sample with all its pending recipes. Raises only a ValueError for a checkpoint that did not load."""
+        """One sample with all its pending recipes.
+
+        Raises ValueError for a checkpoint that did not load; and EngineDiedError, where nobody starts this process
+        anew, for an engine that has lost one of its ranks.
+        """
         if self._load_error is not None:
             raise self._load_error
         if row.error is not None:
@@ -125,7 +133,7 @@ class LabelImage:
             async with OpenViews(self._engine, row, tiles) as views:
                 return await self._run_recipes(row, views)
         except Exception as error:  # noqa: BLE001 - one row's failure is that row's error, whatever it was
-            return row.failed(_row_error(error))
+            return row.failed(self._row_error(error))
 
     def close(self) -> None:
         if self._load_error is None:
@@ -151,12 +159,29 @@ class LabelImage:
             try:
                 done[recipe.name] = await recipe.label(views, row, done)
             except Exception as error:  # noqa: BLE001 - the other recipes of the sample go on
-                failed[recipe.name] = _row_error(error)
+                failed[recipe.name] = self._row_error(error)
         return dataclasses.replace(
             row,
             labels=tuple(label for name, labels in done.items() if name in row.recipes for label in labels),
             recipe_errors=tuple((name, error) for name, error in failed.items() if name in row.recipes),
         )
+
+    def _row_error(self, error: Exception) -> RowError:
+        from model.engine import ContextTooLongError, EngineDiedError
+
+        if isinstance(error, RejectedAnswerError):
+            return error.error
+        if isinstance(error, EngineDiedError):
+            if self._in_hand is None:
+                raise error
+            # No row's fault: Ray starts the worker anew, with a new engine, and gives it the same rows.
+            print(f"labelmill: {error}: this worker ends", file=sys.stderr, flush=True)
+            os._exit(1)
+        kind = ErrorKind.CONTEXT_TOO_LONG if isinstance(error, ContextTooLongError) else ErrorKind.ENGINE_ERROR
+        text = str(error).strip() or type(error).__name__
+        if kind is ErrorKind.ENGINE_ERROR:
+            text = f"{type(error).__name__}: {text}"
+        return RowError(kind=kind, message=text.splitlines()[0])
 
     def _needed_by(self, pending: Sequence[str]) -> set[str]:
         """The pending recipes and those whose labels they read, which an earlier run may have committed already."""
@@ -210,15 +235,3 @@ class SharedUse:
 
 def _is_broken(error: RowError | None) -> bool:
     return error is not None and error.kind is not ErrorKind.ANSWER_REJECTED
-
-
-def _row_error(error: Exception) -> RowError:
-    from model.engine import ContextTooLongError
-
-    if isinstance(error, RejectedAnswerError):
-        return error.error
-    kind = ErrorKind.CONTEXT_TOO_LONG if isinstance(error, ContextTooLongError) else ErrorKind.ENGINE_ERROR
-    text = str(error).strip() or type(error).__name__
-    if kind is ErrorKind.ENGINE_ERROR:
-        text = f"{type(error).__name__}: {text}"
-    return RowError(kind=kind, message=text.splitlines()[0])

@@ -50,15 +50,19 @@ class Placement:
     label_num_gpus: float
     label_num_threads: int
     """Of tensor work, per label actor; matters on a CPU only."""
+    expert_ranks: int = 1
+    """Processes of one label actor that the experts are spread over."""
     fetch_num_cpus: float = 0.1
     tile_num_cpus: float = 0.25
     task_num_cpus: float = 0.1
 
     @classmethod
-    def for_cluster(cls, size: ClusterSize, resources: ResourcesSpec) -> "Placement":
-        """With GPUs: one label actor each, the CPUs to the tilers. Without: one label actor on half of the CPUs."""
+    def for_cluster(cls, size: ClusterSize, resources: ResourcesSpec, *, expert_ranks: int = 1) -> "Placement":
+        """With GPUs: as many label actors as find `expert_ranks` of them on a node, the CPUs to the tilers. Without:
+        one label actor on half of the CPUs."""
         num_cpus, on_gpu = int(size.num_cpus), size.num_gpus >= 1
-        auto_label = int(size.num_gpus) if on_gpu else 1
+        on_nodes = sum(num_gpus // expert_ranks for num_gpus in size.gpus_by_node)
+        auto_label = max(1, on_nodes) if on_gpu else 1
         auto_tile = max(1, num_cpus - auto_label - 1 if on_gpu else num_cpus // 4)
         num_label_actors = auto_label if resources.label_actors == "auto" else resources.label_actors
         num_tile_actors = auto_tile if resources.tile_actors == "auto" else resources.tile_actors
@@ -67,7 +71,8 @@ class Placement:
             num_tile_actors=num_tile_actors,
             num_label_actors=num_label_actors,
             label_num_cpus=round(min(1.0, free / 2 / num_label_actors), 3),
-            label_num_gpus=1.0 if on_gpu else 0.0,
+            label_num_gpus=float(expert_ranks) if on_gpu else 0.0,
+            expert_ranks=expert_ranks,
             label_num_threads=max(1, num_cpus // 2 // num_label_actors),
             tile_num_cpus=round(min(1.0, free / 2 / num_tile_actors), 3),
         )
@@ -83,6 +88,7 @@ def label_images(work: Work, placement: Placement, *, shards: Sequence[str]) -> 
     replica = ReplicaConfig(
         checkpoint=work.job.checkpoint,
         engine=work.job.engine,
+        expert_ranks=placement.expert_ranks,
         num_cpu_threads=None if placement.label_num_gpus else placement.label_num_threads,
     )
     stop = stop_signal(work)

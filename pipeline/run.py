@@ -107,6 +107,7 @@ def _run(work: Work, lease: Lease, clock: "_Clock", started_at: datetime, on_pro
         tables=work.tables,
         recipe_digests=work.recipe_digests,
         carried_schema=work.carried_schema,
+        duplicate_min_chars=work.duplicate_min_chars,
     )
     clock.lap("finalizing_s")
     summary = _summary(work, accounts) | _this_run(work, counts, clock, started_at)
@@ -126,6 +127,7 @@ def _run(work: Work, lease: Lease, clock: "_Clock", started_at: datetime, on_pro
 def _label(work: Work, shards: Sequence[str], lease: Lease, counts: _Counts, on_progress: OnProgress) -> None:
     # Imported here: a job that fails on bad input need not wait for Ray.
     from pipeline.cluster import cluster
+    from pipeline.expert_ranks import expert_ranks
     from pipeline.label_images import Placement, label_images, stop_signal
 
     def tell(phase: Phase) -> None:
@@ -138,7 +140,8 @@ def _label(work: Work, shards: Sequence[str], lease: Lease, counts: _Counts, on_
     tell("starting")
     lease.report(lambda: asdict(counts.progress("labeling", work)))
     with cluster() as size:
-        placement = Placement.for_cluster(size, work.job.resources)
+        ranks = expert_ranks(work.job.engine, work.job.checkpoint, size)
+        placement = Placement.for_cluster(size, work.job.resources, expert_ranks=ranks)
         with stop_on_signal(stop, grace_s=work.job.resources.stop_grace_s) as stopping:
             for receipt in label_images(work, placement, shards=shards).iter_rows():
                 counts.add(receipt)
@@ -166,6 +169,7 @@ def _summary(work: Work, accounts: Accounts) -> dict[str, Any]:
         "num_rows": dict(accounts.num_rows),
         "labelmill_version": __version__,
         "tables": {table: facts.as_dict() for table, facts in accounts.tables.items()},
+        "most_repeated": {recipe: [asdict(text) for text in texts] for recipe, texts in accounts.most_repeated.items()},
         "made_by": {recipe.name: describe(recipe) for recipe in work.recipes},
         "num_quarantined_images": accounts.num_quarantined_images,
         "quarantined_fraction": accounts.quarantined_fraction,

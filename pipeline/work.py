@@ -62,6 +62,12 @@ class Work:
         return _digests(self.recipes)
 
     @property
+    def duplicate_min_chars(self) -> dict[str, int]:
+        """By recipe, from how many characters on a text that an earlier row has is flagged."""
+        gates = {recipe.name: recipe.loaded.file.last.gates.duplicate for recipe in self.recipes if recipe.is_written}
+        return {name: gate.min_chars for name, gate in gates.items() if gate is not None}
+
+    @property
     def sink_config(self) -> SinkConfig:
         return SinkConfig(
             output_uri=self.folder.output_uri,

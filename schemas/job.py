@@ -127,18 +127,12 @@ class EngineSpec(Spec):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the model runs; `auto` takes a GPU where there is one."""
     expert_ranks: AutoOrCount = "auto"
-    """GPUs of one replica, over which its routed experts are partitioned."""
+    """GPUs of one replica, over which its routed experts are partitioned (on CPUs: processes); `auto` takes as few as
+    hold the checkpoint."""
     prefill_chunk_tokens: Whole = Field(default=512, ge=16)
     """Prompt tokens computed in one step at most; bounds the memory of activations."""
     max_num_sequences: Whole = Field(default=16, ge=1)
     """Answers decoded at the same time in one replica at most."""
-
-    @field_validator("expert_ranks")
-    @classmethod
-    def _one_rank_for_now(cls, ranks: str | int) -> str | int:
-        if isinstance(ranks, int) and ranks > 1:
-            raise refuse(f"experts on several ranks are not available yet: use auto or 1, got {ranks}")
-        return ranks
 
 
 class ResourcesSpec(Spec):

@@ -5,11 +5,11 @@ import gc
 import torch
 
 from model.bench.measure import EngineBench
-from model.bench.roofline import kv_bytes_per_token
 from model.bench.settings import BenchSettings
 from model.bench.workload import GRIDS, PROMPTS
 from model.deepseek_vl2 import DeepseekVL2
 from model.engine import Engine, EngineConfig
+from model.kv_cache import kv_bytes_per_token
 from model.prompt import Processor
 
 _DEFAULT_FRACTION = 0.9

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from model.config import LanguageConfig, ModelConfig
+from model.kv_cache import kv_bytes_per_token
 
 _ROUTER_BYTES = 4
 """Routers are float32 whatever the model's dtype."""
@@ -91,15 +92,6 @@ def decode_flops(config: LanguageConfig, num_context_tokens: float) -> float:
         head_width = 2 * config.head_dim
     attention = config.num_hidden_layers * config.num_attention_heads * 2 * head_width * num_context_tokens
     return decoder_flops_per_token(config) + 2 * config.hidden_size * config.vocab_size + attention
-
-
-def kv_bytes_per_token(config: LanguageConfig, bytes_per_value: int) -> int:
-    """Cache rows of all layers: latent and rotated key with MLA, keys and values with MHA."""
-    if config.use_mla:
-        width = config.kv_lora_rank + config.qk_rope_head_dim
-    else:
-        width = 2 * config.num_key_value_heads * config.head_dim
-    return config.num_hidden_layers * width * bytes_per_value
 
 
 def expected_experts(config: LanguageConfig, num_tokens: int) -> float:

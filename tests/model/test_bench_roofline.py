@@ -9,7 +9,7 @@ import pytest
 
 from model.bench import roofline
 from model.bench.roofline import ImageWork, MachineRates
-from model.kv_cache import kv_row_width
+from model.kv_cache import kv_bytes_per_token, kv_row_width
 from model.variants import VARIANTS, variant_config
 
 SMALL = variant_config("small")
@@ -109,7 +109,7 @@ def test_dense_model_has_no_experts_to_choose():
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_cache_rows_are_as_wide_as_those_of_the_cache(variant: str):
     language = variant_config(variant).language
-    assert roofline.kv_bytes_per_token(language, BF16) == language.num_hidden_layers * kv_row_width(language) * BF16
+    assert kv_bytes_per_token(language, BF16) == language.num_hidden_layers * kv_row_width(language) * BF16
 
 
 def test_small_machine_is_bound_by_its_multiplications():

@@ -92,13 +92,14 @@ def commit_all(work: Work) -> None:
         commit(work, labelled(work, row))
 
 
-def finalized(work: Work) -> Accounts:
+def finalized(work: Work, **how: Any) -> Accounts:
     return finalize(
         work.folder,
         shards=work.shards,
         tables=work.tables,
         recipe_digests=work.recipe_digests,
         carried_schema=work.carried_schema,
+        **how,
     )
 
 

@@ -280,3 +280,43 @@ def test_finalizing_again_changes_nothing(source, tmp_path):
     written = {path: path.read_bytes() for path in (tmp_path / "out").glob("*/part-*")}
     assert finalized(work) == first
     assert written == {path: path.read_bytes() for path in (tmp_path / "out").glob("*/part-*")}
+
+
+def flags_of(output, table="ocr"):
+    return table_at(output, table)["flags"].to_pylist()
+
+
+def test_text_of_an_earlier_row_is_flagged_in_the_dataset_and_not_in_what_is_staged(source, tmp_path):
+    """Row 0 says what row 3 and row 5 say, though it is committed last; a later run takes it away from them."""
+    work = work_of(source, tmp_path / "out", ["ocr"])
+    said = [
+        "The shop is open all day",
+        "Closed",
+        "Closed",
+        "the shop is open ALL day.",
+        "Other",
+        "The shop is open all day",
+    ]
+    rows = pending(work)
+    for row, text in reversed(list(zip(rows, said, strict=True))):
+        commit(work, labelled(work, row, says=text))
+    for _ in range(2):  # the second one reads the whole shards that the first one left
+        accounts = finalized(work, duplicate_min_chars={"ocr": 10})
+        marked = ["duplicate_text" in flags for flags in flags_of(tmp_path / "out")]
+        assert marked == [False, False, False, True, False, True]
+        assert accounts.num_duplicate_texts == {"ocr": 2}
+        assert [(one.text, one.count) for one in accounts.most_repeated["ocr"]] == [("the shop is open ALL day.", 3)]
+    finalized(work)
+    assert not any("duplicate_text" in flags for flags in flags_of(tmp_path / "out"))
+
+
+def test_duplicates_are_found_across_shards_and_within_one_recipe_only(source, tmp_path):
+    for limit in (2, None):
+        work = work_of(source, tmp_path / "out", limit=limit)
+    assert len(work.shards) == 2
+    commit(work, *(labelled(work, row, says="always the same words") for row in pending(work)))
+    accounts = finalized(work, duplicate_min_chars={"qa": 10})
+    assert accounts.num_duplicate_texts == {"qa": 15}, "each question's first answer is no duplicate"
+    marked = ["duplicate_text" in flags for flags in flags_of(tmp_path / "out", "qa")]
+    assert marked == [False] * 3 + [True] * 15
+    assert not any("duplicate_text" in flags for flags in flags_of(tmp_path / "out"))

@@ -1,0 +1,1 @@
+"""Detectors of the quality gates, one file each; `pipeline.quality` is their door."""
