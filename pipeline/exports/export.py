@@ -78,9 +78,7 @@ def export(
     """
     run, form = FinishedRun.at(output), FORMATS[to]
     if not copy_images and form.holds_images:
-        raise ValueError(
-            f"{to} holds the images themselves: leave out --images none, or choose another"
-        )
+        raise ValueError(f"{to} holds the images themselves: leave out --images none, or choose another")
     chosen = _tables(run, form, to, tables, copy_images)
     uri = out or join_uri(run.folder.output_uri, EXPORTS_NAME, to)
     destination = Destination(uri, to=to, reserved_uris=run.folder.reserved_uris)
@@ -160,9 +158,7 @@ def _tables(run: FinishedRun, form: Format, to: str, wanted: Sequence[str], copy
         if table not in form.tables:
             raise ValueError(f"table {table} does not fit {to}, which takes {', '.join(form.tables)}")
     if not copy_images and MARKED_TABLE in wanted:
-        raise ValueError(
-            f"{MARKED_TABLE} are about pictures with marks drawn in: leave out --images none"
-        )
+        raise ValueError(f"{MARKED_TABLE} are about pictures with marks drawn in: leave out --images none")
     chosen = [
         table
         for table in form.tables

@@ -10,10 +10,13 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import IO, Any
 
+_LINE_BREAKS = {code: f"\\u{code:04x}" for code in (0x85, 0x2028, 0x2029)}
+"""Python's `splitlines` and others take them for the end of a line. JSON escapes the rest of those."""
+
 
 def json_line(record: Mapping[str, Any]) -> str:
     """Without a line break at its end. Numbers that JSON lacks become null, dates and decimals text, bytes base64."""
-    return json.dumps(_plain(record), ensure_ascii=False, allow_nan=False)
+    return json.dumps(_plain(record), ensure_ascii=False, allow_nan=False).translate(_LINE_BREAKS)
 
 
 def _plain(value: Any) -> Any:

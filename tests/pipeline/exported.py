@@ -1,4 +1,4 @@
-"""Finished outputs of drawn pictures with known boxes, made by the real stages but for the model: a test says the labels.
+"""Finished outputs of drawn pictures with known boxes, made by the real stages; a test says the labels.
 
 Every picture is white with one red rectangle, at a known place of the upright picture.
 """
