@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from pipeline.metadata import metadata_of
 from pipeline.signatures import is_cut_off, looks_like
 from pipeline.to_rgb import to_rgb
 from pipeline.truncated import decode_partly
@@ -47,9 +48,11 @@ class DecodedImage:
     """One image as a person would see it."""
 
     image: Image.Image
-    """Mode RGB, upright, transparency on white; without metadata, so that nobody turns it a second time."""
+    """Mode RGB, upright, transparency on white; without EXIF, so that nobody turns it a second time."""
     flags: tuple[str, ...]
     """What was done to get there: of this module's flags and those of `pipeline.to_rgb`, in no promised order."""
+    metadata: tuple[tuple[str, str], ...] = ()
+    """What the file says of the picture, see `pipeline.metadata`."""
 
 
 def decode_image(encoded: bytes, *, max_pixels: int, min_decoded_fraction: float) -> DecodedImage:
@@ -123,7 +126,7 @@ def _as_seen(rgb: Image.Image, flags: tuple[str, ...], *, source: Image.Image, i
     if transpose is not None or is_turned:
         flags = (*flags, EXIF_ROTATED)
     rgb.info.clear()
-    return DecodedImage(image=rgb, flags=(*flags, *_frame_flags(source)))
+    return DecodedImage(image=rgb, flags=(*flags, *_frame_flags(source)), metadata=metadata_of(source))
 
 
 def _check_size(image: Image.Image, max_pixels: int) -> None:
