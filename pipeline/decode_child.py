@@ -3,9 +3,10 @@
 Started by `pipeline.sandbox`, which holds the other end of the socket. It limits itself before it looks at any image,
 and imports nothing but what decoding needs. Whatever a decoder prints goes nowhere.
 
-Messages begin with their length. A request is 8 bytes of length, one that says whether to tile, and the file. A reply
-is 4 bytes of length, that much JSON ({"size", "grid", "flags"}, or {"kind", "message"} of a failure), and the bytes of
-the tiles, whose number the grid tells.
+Messages begin with their lengths. A request is 8 bytes of the file's length, one that says whether to tile, 4 of the
+length of the marks, these as JSON, and the file. A reply is 4 bytes of length, that much JSON ({"size", "grid",
+"flags", "metadata", "marked_grids"}, or {"kind", "message"} of a failure), and the bytes of the tiles, whose number the
+grids tell: those of the image, and then of its copies with one mark each.
 """
 
 import json
@@ -15,21 +16,23 @@ import signal
 import socket
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import AvifImagePlugin, Image
 
-from model.tiling import Resolution, tile_image
+from model.tiling import Resolution, TiledImage, tile_image
 from pipeline.decode import decode_image
+from pipeline.marks import draw_mark
 from schemas.errors import ErrorKind, RowFailure
+from schemas.rows import Mark, mark_of
 
 READY = b"ready\n"
 """Sent once, before the first request is read."""
 OUT_OF_MEMORY_STATUS = 71
 """Exit status where memory ran out between images or in the midst of a reply, so that nothing could be said."""
-REQUEST_HEADER, REPLY_HEADER = struct.Struct(">Q?"), struct.Struct(">I")
+REQUEST_HEADER, REPLY_HEADER = struct.Struct(">Q?I"), struct.Struct(">I")
 _MAX_OPEN_FILES = 16
 _ALARM_MARGIN_S = 1.0
 """The sandbox kills first; where it has been killed itself, the alarm ends what hangs."""
@@ -49,31 +52,60 @@ class DecodeSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedImage:
-    """`tiles` uint8 [1 + tiles_wide * tiles_high, S, S, 3], S being the width of the first candidate resolution."""
+    """`tiles` uint8 [N, S, S, 3], S being the width of the first candidate resolution: 1 + tiles_wide * tiles_high
+    of the image, and as many of each marked picture, by its own grid."""
 
     size: tuple[int, int]
     """(width, height) in pixels"""
     grid: tuple[int, int]
     """(tiles_wide, tiles_high)"""
     flags: tuple[str, ...]
+    metadata: tuple[tuple[str, str], ...] = ()
+    """See `pipeline.metadata`."""
+    marked_grids: tuple[tuple[int, int], ...] = ()
+    """Of the pictures with one mark each."""
     tiles: np.ndarray
 
 
-Prepare = Callable[[bytes, DecodeSettings, bool], PreparedImage]
+Prepare = Callable[[bytes, DecodeSettings, bool, Sequence[Mark]], PreparedImage]
 
 
-def prepare_image(encoded: bytes, settings: DecodeSettings, dynamic: bool = True) -> PreparedImage:
-    """`dynamic` as for `tile_image`. Raises RowFailure: what `decode_image` raises, or TILING_FAILED."""
+def prepare_image(
+    encoded: bytes, settings: DecodeSettings, dynamic: bool = True, marks: Sequence[Mark] = ()
+) -> PreparedImage:
+    """Decodes and tiles one image file.
+
+    Args:
+        dynamic: as for `tile_image`; a marked picture, which is looked at alone, is always tiled.
+        marks: each is drawn into a copy of its own.
+
+    Raises:
+        RowFailure: what `decode_image` and `draw_mark` raise, or TILING_FAILED.
+    """
     decoded = decode_image(encoded, max_pixels=settings.max_pixels, min_decoded_fraction=settings.min_decoded_fraction)
     image = decoded.image
     try:
         tiled = tile_image(image, settings.candidate_resolutions, dynamic=dynamic)
+        marked = [tile_image(draw_mark(image, mark), settings.candidate_resolutions) for mark in marks]
+    except RowFailure:
+        raise
     except MemoryError:
         raise RowFailure(ErrorKind.DECODER_OUT_OF_MEMORY, f"tiling {image.width}x{image.height} pixels") from None
     except Exception as error:
         message = f"{image.width}x{image.height} pixels: {type(error).__name__}: {error}"
         raise RowFailure(ErrorKind.TILING_FAILED, message) from error
-    return PreparedImage(size=image.size, grid=tiled.grid, flags=decoded.flags, tiles=tiled.tiles)
+    return PreparedImage(
+        size=image.size,
+        grid=tiled.grid,
+        flags=decoded.flags,
+        metadata=decoded.metadata,
+        marked_grids=tuple(one.grid for one in marked),
+        tiles=_joined([tiled, *marked]),
+    )
+
+
+def _joined(pictures: Sequence[TiledImage]) -> np.ndarray:
+    return pictures[0].tiles if len(pictures) == 1 else np.concatenate([one.tiles for one in pictures])
 
 
 def run(prepare: Prepare = prepare_image) -> None:
@@ -121,24 +153,31 @@ def _take_standard_streams() -> socket.socket:
     return channel
 
 
-def _receive(channel: socket.socket) -> tuple[bytes, bool] | None:
-    """The next file and whether to tile it; None at the end of the stream."""
+_Request = tuple[bytes, bool, tuple[Mark, ...]]
+
+
+def _receive(channel: socket.socket) -> _Request | None:
+    """The next file, whether to tile it, and its marks; None at the end of the stream."""
     header = channel.recv(REQUEST_HEADER.size, socket.MSG_WAITALL)
     if len(header) < REQUEST_HEADER.size:
         return None
-    num_bytes, dynamic = REQUEST_HEADER.unpack(header)
+    num_bytes, dynamic, num_bytes_of_marks = REQUEST_HEADER.unpack(header)
+    marks = channel.recv(num_bytes_of_marks, socket.MSG_WAITALL) if num_bytes_of_marks else b"[]"
     encoded = channel.recv(num_bytes, socket.MSG_WAITALL)
-    return (encoded, dynamic) if len(encoded) == num_bytes else None
+    if len(encoded) < num_bytes:
+        return None
+    return encoded, dynamic, tuple(mark_of(mark) for mark in json.loads(marks))
 
 
-def _reply(channel: socket.socket, request: tuple[bytes, bool], settings: DecodeSettings, prepare: Prepare) -> None:
-    encoded, dynamic = request
+def _reply(channel: socket.socket, request: _Request, settings: DecodeSettings, prepare: Prepare) -> None:
+    encoded, dynamic, marks = request
     try:
-        prepared = prepare(encoded, settings, dynamic)
+        prepared = prepare(encoded, settings, dynamic, marks)
     except RowFailure as failure:
         _send(channel, {"kind": failure.error.kind, "message": failure.error.message})
     else:
-        _send(channel, {"size": prepared.size, "grid": prepared.grid, "flags": prepared.flags})
+        told = ("size", "grid", "flags", "metadata", "marked_grids")
+        _send(channel, {name: getattr(prepared, name) for name in told})
         channel.sendall(np.ascontiguousarray(prepared.tiles).data.cast("B"))
 
 

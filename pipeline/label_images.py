@@ -18,6 +18,7 @@ from pipeline.label import LabelImage, ReplicaConfig
 from pipeline.ledger import RunFolder
 from pipeline.pending import Wanted
 from pipeline.prepare import TileImage
+from pipeline.recipes import names_with_marks
 from pipeline.sink import LabelSink
 from pipeline.work import Work
 from schemas.job import ResourcesSpec
@@ -124,6 +125,8 @@ def label_images(work: Work, placement: Placement, *, shards: Sequence[str]) -> 
                 "min_decoded_fraction": limits.min_decoded_fraction,
                 "decode_timeout_s": limits.decode_timeout_s,
                 "decode_memory_mb": limits.decode_memory_mb,
+                "mark_recipes": names_with_marks(work.recipes),
+                "max_marks": limits.max_images,
             },
             batch_size=None,
             num_cpus=placement.tile_num_cpus,

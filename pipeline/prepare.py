@@ -3,7 +3,7 @@
 Does not know Ray, nor what a model makes of the tiles. Images are decoded in processes of their own.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from queue import SimpleQueue
@@ -14,8 +14,8 @@ import numpy as np
 from model.tiling import MAX_TILED_IMAGES
 from pipeline.decode_child import DecodeSettings, PreparedImage
 from pipeline.sandbox import DecodeSandbox
-from schemas.errors import RowFailure
-from schemas.rows import ENCODED_COLUMN, TILES_COLUMN, ImageRow, RowImage, rows_of, to_columns
+from schemas.errors import ErrorKind, RowError, RowFailure
+from schemas.rows import ENCODED_COLUMN, TILES_COLUMN, ImageRow, Mark, RowImage, rows_of, to_columns
 
 
 class TileImage:
@@ -33,6 +33,8 @@ class TileImage:
         decode_timeout_s: float = 60.0,
         decode_memory_mb: int = 4096,
         num_threads: int = 1,
+        mark_recipes: Collection[str] = (),
+        max_marks: int = 16,
         child_module: str = "pipeline.decode_child",
     ) -> None:
         """Args:
@@ -42,6 +44,8 @@ class TileImage:
         decode_timeout_s: longest time for one image; its process is killed then.
         decode_memory_mb: address space in MiB of each decoding process.
         num_threads: rows of one block decoded at the same time; an image in flight holds its pixels in memory.
+        mark_recipes: the recipes for which the marks of a row are drawn; without one of them pending they are left.
+        max_marks: rows of more are not drawn, but fail: each is a picture with tiles of its own.
         child_module: what a decoding process runs, see `DecodeSandbox`.
         """
         if not candidate_resolutions or num_threads < 1:
@@ -58,6 +62,7 @@ class TileImage:
             memory_mb=decode_memory_mb,
         )
         self._num_threads = num_threads
+        self._mark_recipes, self._max_marks = frozenset(mark_recipes), max_marks
         self._child_module = child_module
         self._sandboxes: SimpleQueue[DecodeSandbox] | None = None
 
@@ -65,8 +70,9 @@ class TileImage:
         """{row, carried, encoded} -> {row, carried, tiles}, in the same order.
 
         `tiles` is an object array of uint8 [N, S, S, 3]: of all images of a row, one after another, each with
-        1 + tiles_wide * tiles_high of them; more than `MAX_TILED_IMAGES` images are not tiled. N = 0 for a row without
-        images or with an error: one None would make Ray pickle the whole column.
+        1 + tiles_wide * tiles_high of them; more than `MAX_TILED_IMAGES` images are not tiled. Those of the first image
+        with one mark each follow, by the row's `marked_grids`. N = 0 for a row without images or with an error: one
+        None would make Ray pickle the whole column.
         """
         if self._sandboxes is None:
             self._open_sandboxes()
@@ -96,23 +102,23 @@ class TileImage:
         if row.error is not None or not row.images:
             return row, self._no_tiles()
         dynamic = len(row.images) <= MAX_TILED_IMAGES
-        images, tiles, flags = [], [], list(row.flags)
-        for number, (image, data) in enumerate(zip(row.images, encoded, strict=True), start=1):
+        marks = row.marks if self._mark_recipes.intersection(row.recipes) else ()
+        if len(marks) > self._max_marks:
+            message = f"the sample has {len(marks)} marks to draw, more than limits.max_images = {self._max_marks}"
+            return row.failed(RowError(kind=ErrorKind.BAD_MARK, message=message)), self._no_tiles()
+        prepared: list[PreparedImage] = []
+        for number, data in enumerate(encoded, start=1):
             try:
-                prepared = self._prepare_in_sandbox(bytes(data), dynamic)
+                prepared.append(self._prepare_in_sandbox(bytes(data), dynamic, marks if number == 1 else ()))
             except RowFailure as failure:
                 return row.failed(failure.error.of_image(number, len(row.images))), self._no_tiles()
-            images.append(_with_size(image, prepared))
-            tiles.append(prepared.tiles)
-            flags += [flag for flag in prepared.flags if flag not in flags]
-        row = replace(row, images=tuple(images), flags=tuple(flags))
-        return row, tiles[0] if len(tiles) == 1 else np.concatenate(tiles)
+        return _with_what_was_seen(row, prepared), _joined_tiles(prepared)
 
-    def _prepare_in_sandbox(self, encoded: bytes, dynamic: bool) -> PreparedImage:
+    def _prepare_in_sandbox(self, encoded: bytes, dynamic: bool, marks: Sequence[Mark]) -> PreparedImage:
         assert self._sandboxes is not None, "the call that has rows has opened them"
         sandbox = self._sandboxes.get()
         try:
-            return sandbox.prepare(encoded, dynamic=dynamic)
+            return sandbox.prepare(encoded, dynamic=dynamic, marks=marks)
         finally:
             self._sandboxes.put(sandbox)
 
@@ -124,6 +130,25 @@ class TileImage:
     def _no_tiles(self) -> np.ndarray:
         size = self._settings.candidate_resolutions[0][0]
         return np.empty((0, size, size, 3), dtype=np.uint8)
+
+
+def _with_what_was_seen(row: ImageRow, prepared: Sequence[PreparedImage]) -> ImageRow:
+    return replace(
+        row,
+        images=tuple(map(_with_size, row.images, prepared)),
+        flags=tuple(dict.fromkeys((*row.flags, *(flag for one in prepared for flag in one.flags)))),
+        metadata=prepared[0].metadata,
+        marked_grids=prepared[0].marked_grids,
+    )
+
+
+def _joined_tiles(prepared: Sequence[PreparedImage]) -> np.ndarray:
+    """Of all images, and then of the marked pictures, which came with the first."""
+    first, (wide, high) = prepared[0].tiles, prepared[0].grid
+    if len(prepared) == 1:
+        return first
+    own = 1 + wide * high
+    return np.concatenate([first[:own], *(one.tiles for one in prepared[1:]), first[own:]])
 
 
 def _with_size(image: RowImage, prepared: PreparedImage) -> RowImage:

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,9 @@ from pipeline.decode_child import (
     DecodeSettings,
     PreparedImage,
 )
+from pipeline.metadata import is_metadata
 from schemas.errors import ErrorKind, RowFailure
+from schemas.rows import Mark
 
 _START_TIMEOUT_S = 120.0
 """Importing takes a fifth of a second, and much longer from a cold network disk."""
@@ -56,8 +59,8 @@ class DecodeSandbox:
         self._settings, self._child_module = settings, child_module
         self._child: _Child | None = None
 
-    def prepare(self, encoded: bytes, *, dynamic: bool = True) -> PreparedImage:
-        """Decodes and tiles one image file; `dynamic` as for `model.tiling.tile_image`.
+    def prepare(self, encoded: bytes, *, dynamic: bool = True, marks: Sequence[Mark] = ()) -> PreparedImage:
+        """Decodes and tiles one image file; the rest as for `pipeline.decode_child.prepare_image`.
 
         An image that costs its child is tried once more in a fresh one: the first may have been worn out.
 
@@ -67,11 +70,11 @@ class DecodeSandbox:
             SandboxError: there is no child, and the next image will have none either.
         """
         try:
-            return self._prepare_once(encoded, dynamic)
+            return self._prepare_once(encoded, dynamic, marks)
         except RowFailure as failure:
             if failure.error.kind not in _TRIED_AGAIN:
                 raise
-        return self._prepare_once(encoded, dynamic)
+        return self._prepare_once(encoded, dynamic, marks)
 
     def close(self) -> None:
         """Ends the child. The next image starts another one."""
@@ -79,12 +82,12 @@ class DecodeSandbox:
             self._child.end()
             self._child = None
 
-    def _prepare_once(self, encoded: bytes, dynamic: bool) -> PreparedImage:
+    def _prepare_once(self, encoded: bytes, dynamic: bool, marks: Sequence[Mark]) -> PreparedImage:
         if self._child is None:
             self._child = _Child(self._settings, self._child_module)
         child, self._child = self._child, None
         try:
-            prepared = child.ask(encoded, dynamic)
+            prepared = child.ask(encoded, dynamic, marks)
         except RowFailure as failure:
             if failure.error.kind in _TRIED_AGAIN:
                 child.kill()
@@ -117,16 +120,17 @@ class _Child:
             self.kill()
             raise
 
-    def ask(self, encoded: bytes, dynamic: bool) -> PreparedImage:
+    def ask(self, encoded: bytes, dynamic: bool, marks: Sequence[Mark]) -> PreparedImage:
         """Raises RowFailure; after one of `_TRIED_AGAIN` the child is of no further use."""
         deadline_s = time.monotonic() + self._settings.timeout_s
         try:
-            self._send(REQUEST_HEADER.pack(len(encoded), dynamic), deadline_s)
+            of_marks = json.dumps([dataclasses.asdict(mark) for mark in marks]).encode() if marks else b""
+            self._send(REQUEST_HEADER.pack(len(encoded), dynamic, len(of_marks)) + of_marks, deadline_s)
             self._send(encoded, deadline_s)
             fields = self._receive_fields(deadline_s)
             if "kind" in fields:
                 raise self._reported(fields)
-            return self._receive_image(fields, dynamic, deadline_s)
+            return self._receive_image(fields, dynamic, len(marks), deadline_s)
         except TimeoutError:
             raise _timed_out(self._settings) from None
         except ConnectionError:
@@ -186,20 +190,37 @@ class _Child:
             raise TypeError(f"{type(fields).__name__} instead of an object")
         return fields
 
-    def _receive_image(self, fields: dict[str, Any], dynamic: bool, deadline_s: float) -> PreparedImage:
+    def _receive_image(self, fields: dict[str, Any], dynamic: bool, num_marks: int, deadline_s: float) -> PreparedImage:
         """The child may have been taken over by what it decoded: nothing it says is believed unchecked."""
         width, height = (int(side) for side in fields["size"])
         if not (width > 0 and height > 0 and width * height <= self._settings.max_pixels):
             raise ValueError(f"a size of {width}x{height} pixels")
-        tiles_wide, tiles_high = (int(count) for count in fields["grid"])
-        size = self._settings.candidate_resolutions[0][0]
-        grids = self._settings.candidate_resolutions if dynamic else ((size, size),)
-        if (tiles_wide * size, tiles_high * size) not in grids:
-            raise ValueError(f"a grid of {tiles_wide}x{tiles_high} tiles")
-        flags = tuple(str(flag) for flag in fields["flags"])
-        tiles = np.empty((1 + tiles_wide * tiles_high, size, size, 3), dtype=np.uint8)
+        grid = self._grid(fields["grid"], dynamic)
+        marked_grids = tuple(self._grid(of_one, True) for of_one in fields["marked_grids"])
+        if len(marked_grids) != num_marks:
+            raise ValueError(f"{len(marked_grids)} pictures with marks")
+        if not is_metadata(fields["metadata"]):
+            raise ValueError("metadata that is none")
+        side = self._settings.candidate_resolutions[0][0]
+        num_tiles = sum(1 + wide * high for wide, high in (grid, *marked_grids))
+        tiles = np.empty((num_tiles, side, side, 3), dtype=np.uint8)
         self._receive_into(tiles.data.cast("B"), deadline_s)
-        return PreparedImage(size=(width, height), grid=(tiles_wide, tiles_high), flags=flags, tiles=tiles)
+        return PreparedImage(
+            size=(width, height),
+            grid=grid,
+            flags=tuple(str(flag) for flag in fields["flags"]),
+            metadata=tuple((name, value) for name, value in fields["metadata"]),
+            marked_grids=marked_grids,
+            tiles=tiles,
+        )
+
+    def _grid(self, grid: Any, dynamic: bool) -> tuple[int, int]:
+        tiles_wide, tiles_high = (int(count) for count in grid)
+        side = self._settings.candidate_resolutions[0][0]
+        candidates = self._settings.candidate_resolutions if dynamic else ((side, side),)
+        if (tiles_wide * side, tiles_high * side) not in candidates:
+            raise ValueError(f"a grid of {tiles_wide}x{tiles_high} tiles")
+        return tiles_wide, tiles_high
 
     def _reported(self, fields: dict[str, Any]) -> RowFailure:
         kind, message = ErrorKind(fields["kind"]), str(fields["message"])

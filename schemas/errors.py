@@ -39,6 +39,8 @@ class ErrorKind(StrEnum):
     """Transient, because the machine may have been busy."""
     DECODER_OUT_OF_MEMORY = "decoder_out_of_memory"
     """Permanent under the limit that its message names."""
+    BAD_MARK = "bad_mark"
+    """What the sample wants to have drawn into its image cannot be drawn there."""
     TILING_FAILED = "tiling_failed"
     CONTEXT_TOO_LONG = "context_too_long"
     ENGINE_ERROR = "engine_error"
@@ -74,6 +76,7 @@ _STAGES = {
     ErrorKind.DECODER_CRASHED: Stage.DECODE,
     ErrorKind.DECODER_TIMED_OUT: Stage.DECODE,
     ErrorKind.DECODER_OUT_OF_MEMORY: Stage.DECODE,
+    ErrorKind.BAD_MARK: Stage.DECODE,
     ErrorKind.TILING_FAILED: Stage.TILE,
     ErrorKind.CONTEXT_TOO_LONG: Stage.LABEL,
     ErrorKind.ENGINE_ERROR: Stage.LABEL,

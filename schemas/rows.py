@@ -179,7 +179,7 @@ class ImageRow:
             record[name] = tuple(record[name])
         record["images"] = tuple(RowImage(**image) for image in record["images"])
         record["turns"] = tuple(Turn(**{**turn, "images": tuple(turn["images"])}) for turn in record["turns"])
-        record["marks"] = tuple(_mark_of(mark) for mark in record["marks"])
+        record["marks"] = tuple(mark_of(mark) for mark in record["marks"])
         record["metadata"] = tuple((name, value) for name, value in record["metadata"])
         record["marked_grids"] = tuple((wide, high) for wide, high in record["marked_grids"])
         record["error"] = _error_of(record["error"])
@@ -207,7 +207,8 @@ def rows_of(columns: Mapping[str, Iterable[Any]]) -> list[ImageRow]:
     ]
 
 
-def _mark_of(record: Mapping[str, Any]) -> Mark:
+def mark_of(record: Mapping[str, Any]) -> Mark:
+    """A mark as JSON holds it."""
     return Mark(kind=record["kind"], points=tuple((x, y) for x, y in record["points"]), color=record["color"])
 
 

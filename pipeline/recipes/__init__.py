@@ -12,7 +12,15 @@ from pipeline.recipes.recipe import Recipe, digest_of, needed_names
 from schemas.job_problems import JobError, JobProblem
 from schemas.recipe_specs import RecipeSpec
 
-__all__ = ["LoadedRecipe", "Recipe", "built_in_names", "check_recipes", "load_recipe", "make_recipes"]
+__all__ = [
+    "LoadedRecipe",
+    "Recipe",
+    "built_in_names",
+    "check_recipes",
+    "load_recipe",
+    "make_recipes",
+    "names_with_marks",
+]
 
 _Entry = tuple[RecipeSpec, LoadedRecipe]
 
@@ -77,6 +85,20 @@ def make_recipes(specs: Sequence[RecipeSpec], *, checkpoint_digest: str) -> tupl
                 is_written=id_ in written,
             )
     return tuple(made.values())
+
+
+def names_with_marks(recipes: Sequence[Recipe]) -> tuple[str, ...]:
+    """The recipes that cannot run before a sample's marks are drawn: those that look at them, and those that read the
+    labels of such a recipe.
+
+    Args:
+        recipes: in the order of `make_recipes`.
+    """
+    found: list[str] = []
+    for recipe in recipes:
+        if "marks" in recipe.loaded.file.repeats_for() or set(recipe.needs.values()) & {*found}:
+            found.append(recipe.name)
+    return tuple(found)
 
 
 def _needed_id(name: str, entries: dict[str, _Entry]) -> str:

@@ -1,8 +1,7 @@
 """What came with a sample's image -> the texts that hints quote: by name, "" where there is nothing."""
 
+from pipeline.metadata import PLACE
 from schemas.rows import ImageRow
-
-PLACE = "place"
 
 
 def facts_of(row: ImageRow) -> dict[str, str]:

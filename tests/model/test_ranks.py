@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,8 @@ from model import checkpoint
 from model.engine import ContextTooLongError, Engine, EngineConfig, EngineDiedError, RankedEngine, Request
 from model.expert_share import ExpertShare
 from model.memory_plan import fewest_ranks, rank_memory
+from model.rank_handle import RankHandle
+from model.rank_messages import RankSettings
 from model.variants import variant_config
 from tests import golden
 from tests.model.helpers import ask, image, load
@@ -254,3 +257,19 @@ def test_ranks_share_nothing_but_the_experts():
     one, four = (rank_memory(config, num_ranks=k, device_bytes=80 << 30, dtype=torch.bfloat16) for k in (1, 4))
     assert four.dense_bytes == one.dense_bytes
     assert four.expert_bytes == pytest.approx(one.expert_bytes / 4)
+
+
+def test_rank_that_dies_while_it_starts_is_told_at_once_and_takes_the_others_along(monkeypatch):
+    started = []
+
+    class Killed(RankHandle):
+        def __init__(self, settings: RankSettings, **how: Any) -> None:
+            super().__init__(settings, **how)
+            started.append(self.pid)
+            if settings.share.rank == 1:
+                self.kill()
+
+    monkeypatch.setattr("model.ranked_engine.RankHandle", Killed)
+    with pytest.raises(EngineDiedError, match=r"rank 1 .* signal 9"):
+        ranked("base-like", 2)
+    assert all_gone(started)

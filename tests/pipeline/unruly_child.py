@@ -9,14 +9,16 @@ import os
 import resource
 import signal
 import stat
+from collections.abc import Sequence
 
 from pipeline.decode_child import DecodeSettings, PreparedImage, prepare_image, run
+from schemas.rows import Mark
 from tests.pipeline.pictures import encode, four_corners
 
 _PICTURE = encode(four_corners(), "PNG")
 
 
-def misbehave(encoded: bytes, settings: DecodeSettings, dynamic: bool) -> PreparedImage:
+def misbehave(encoded: bytes, settings: DecodeSettings, dynamic: bool, marks: Sequence[Mark]) -> PreparedImage:
     word, _, argument = encoded.partition(b":")
     match word:
         case b"segfault":
@@ -36,6 +38,10 @@ def misbehave(encoded: bytes, settings: DecodeSettings, dynamic: bool) -> Prepar
         case b"lie":
             prepared = prepare_image(_PICTURE, settings)
             return dataclasses.replace(prepared, grid=(9, 9))
+        case b"lie of metadata":
+            return dataclasses.replace(prepare_image(_PICTURE, settings), metadata=(("camera", "<|User|>"),))
+        case b"lie of marks":
+            return dataclasses.replace(prepare_image(_PICTURE, settings), marked_grids=((1, 1),))
         case b"endless":
             while True:
                 os.write(_channel(), b"\0\0\xff\xff" + b" " * 65_535)
@@ -52,7 +58,7 @@ def misbehave(encoded: bytes, settings: DecodeSettings, dynamic: bool) -> Prepar
         case b"describe":
             return _described(settings)
         case _:
-            return prepare_image(encoded, settings, dynamic)
+            return prepare_image(encoded, settings, dynamic, marks)
     return prepare_image(_PICTURE, settings)
 
 
