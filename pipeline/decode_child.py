@@ -1,18 +1,15 @@
 """The program of one decoding process: encoded images in at its standard input, their tiles out of it again.
 
 Started by `pipeline.sandbox`, which holds the other end of the socket. It limits itself before it looks at any image,
-and imports nothing but what decoding needs. Whatever a decoder prints goes nowhere.
+and imports nothing but what decoding needs (`pipeline.child_program` has what is not about images).
 
-Messages begin with their lengths. A request is 8 bytes of the file's length, one that says whether to tile, 4 of the
+A request is 8 bytes of the file's length, one that says whether to tile, 4 of the
 length of the marks, these as JSON, and the file. A reply is 4 bytes of length, that much JSON ({"size", "grid",
 "flags", "metadata", "marked_grids"}, or {"kind", "message"} of a failure), and the bytes of the tiles, whose number the
 grids tell: those of the image, and then of its copies with one mark each.
 """
 
 import json
-import os
-import resource
-import signal
 import socket
 import struct
 import sys
@@ -23,19 +20,13 @@ import numpy as np
 from PIL import AvifImagePlugin, Image
 
 from model.tiling import Resolution, TiledImage, tile_image
+from pipeline.child_program import receive_exactly, send_fields, serve
 from pipeline.decode import decode_image
 from pipeline.marks import draw_mark
 from schemas.errors import ErrorKind, RowFailure
 from schemas.rows import Mark, mark_of
 
-READY = b"ready\n"
-"""Sent once, before the first request is read."""
-OUT_OF_MEMORY_STATUS = 71
-"""Exit status where memory ran out between images or in the midst of a reply, so that nothing could be said."""
-REQUEST_HEADER, REPLY_HEADER = struct.Struct(">Q?I"), struct.Struct(">I")
-_MAX_OPEN_FILES = 16
-_ALARM_MARGIN_S = 1.0
-"""The sandbox kills first; where it has been killed itself, the alarm ends what hangs."""
+REQUEST_HEADER = struct.Struct(">Q?I")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,44 +104,13 @@ def run(prepare: Prepare = prepare_image) -> None:
     fields = json.loads(sys.argv[1])
     resolutions = tuple((width, height) for width, height in fields.pop("candidate_resolutions"))
     settings = DecodeSettings(candidate_resolutions=resolutions, **fields)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal: the sandbox decides
     Image.init()  # loads the decoders' libraries, while files can be opened
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # else one for each core, each with its own stack and arena
-    _limit_resources(settings.memory_mb)
-    channel = _take_standard_streams()
-    try:
-        channel.sendall(READY)
-        while (request := _receive(channel)) is not None:
-            signal.setitimer(signal.ITIMER_REAL, settings.timeout_s + _ALARM_MARGIN_S)
-            _reply(channel, request, settings, prepare)
-            signal.setitimer(signal.ITIMER_REAL, 0)
-    except MemoryError:
-        os._exit(OUT_OF_MEMORY_STATUS)
-    except ConnectionError:
-        os._exit(0)  # the sandbox is gone
 
+    def reply(channel: socket.socket, request: _Request) -> None:
+        _reply(channel, request, settings, prepare)
 
-def _limit_resources(memory_mb: int) -> None:
-    wanted = {
-        resource.RLIMIT_AS: memory_mb * 1024**2,
-        resource.RLIMIT_CORE: 0,
-        resource.RLIMIT_FSIZE: 0,
-        resource.RLIMIT_NOFILE: _MAX_OPEN_FILES,
-    }
-    for kind, limit in wanted.items():
-        _, hard = resource.getrlimit(kind)
-        limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
-        resource.setrlimit(kind, (limit, limit))
-
-
-def _take_standard_streams() -> socket.socket:
-    """The socket that is the standard input, out of reach of what reads or prints there."""
-    channel = socket.socket(fileno=os.dup(0))
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    for stream in (0, 1, 2):
-        os.dup2(nowhere, stream)
-    os.close(nowhere)
-    return channel
+    serve(_receive, reply, timeout_s=settings.timeout_s, memory_mb=settings.memory_mb)
 
 
 _Request = tuple[bytes, bool, tuple[Mark, ...]]
@@ -158,15 +118,14 @@ _Request = tuple[bytes, bool, tuple[Mark, ...]]
 
 def _receive(channel: socket.socket) -> _Request | None:
     """The next file, whether to tile it, and its marks; None at the end of the stream."""
-    header = channel.recv(REQUEST_HEADER.size, socket.MSG_WAITALL)
-    if len(header) < REQUEST_HEADER.size:
+    header = receive_exactly(channel, REQUEST_HEADER.size)
+    if header is None:
         return None
     num_bytes, dynamic, num_bytes_of_marks = REQUEST_HEADER.unpack(header)
-    marks = channel.recv(num_bytes_of_marks, socket.MSG_WAITALL) if num_bytes_of_marks else b"[]"
-    encoded = channel.recv(num_bytes, socket.MSG_WAITALL)
-    if len(encoded) < num_bytes:
+    marks, encoded = receive_exactly(channel, num_bytes_of_marks), receive_exactly(channel, num_bytes)
+    if marks is None or encoded is None:
         return None
-    return encoded, dynamic, tuple(mark_of(mark) for mark in json.loads(marks))
+    return encoded, dynamic, tuple(mark_of(mark) for mark in json.loads(marks or b"[]"))
 
 
 def _reply(channel: socket.socket, request: _Request, settings: DecodeSettings, prepare: Prepare) -> None:
@@ -174,16 +133,11 @@ def _reply(channel: socket.socket, request: _Request, settings: DecodeSettings, 
     try:
         prepared = prepare(encoded, settings, dynamic, marks)
     except RowFailure as failure:
-        _send(channel, {"kind": failure.error.kind, "message": failure.error.message})
+        send_fields(channel, {"kind": failure.error.kind, "message": failure.error.message})
     else:
         told = ("size", "grid", "flags", "metadata", "marked_grids")
-        _send(channel, {name: getattr(prepared, name) for name in told})
+        send_fields(channel, {name: getattr(prepared, name) for name in told})
         channel.sendall(np.ascontiguousarray(prepared.tiles).data.cast("B"))
-
-
-def _send(channel: socket.socket, fields: dict[str, object]) -> None:
-    data = json.dumps(fields).encode()
-    channel.sendall(REPLY_HEADER.pack(len(data)) + data)
 
 
 if __name__ == "__main__":

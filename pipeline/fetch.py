@@ -12,16 +12,19 @@ from typing import Any
 
 from pipeline.parquet_members import MemberReader, parse_bytes_member
 from pipeline.patience import Patience
+from pipeline.pdf_pages import PdfPages, parse_page_member
+from pipeline.pdf_protocol import PdfSettings
+from pipeline.pdf_sandbox import RenderedPage
 from pipeline.range_member import parse_range_member, read_range
 from pipeline.storage import StorageError, open_store, shown_uri
 from pipeline.uri_policy import UriPolicy
-from schemas.errors import ErrorKind, RowError
+from schemas.errors import ErrorKind, RowError, RowFailure
 from schemas.rows import ENCODED_COLUMN, ImageRow, RowImage, rows_of, to_columns
 
 _NO_URIS = UriPolicy()
 
-Fetched = tuple[RowImage, bytes] | RowError
-"""An image with its hash and its bytes, or why there are none."""
+Fetched = tuple[RowImage, bytes, tuple[str, ...]] | RowError
+"""An image with its hash, its bytes and the flags of a rendered page, or why there are none."""
 
 
 class FetchImage:
@@ -41,6 +44,7 @@ class FetchImage:
         max_images: int = 16,
         image_column: str | None,
         uri_policy: UriPolicy = _NO_URIS,
+        pdf: PdfSettings | None = None,
         num_threads: int = 16,
         patience: Patience | None = None,
     ) -> None:
@@ -50,6 +54,7 @@ class FetchImage:
             max_images: rows of more fail with TOO_MANY_IMAGES, before any of them is fetched.
             image_column: of tables; None if the images are files.
             uri_policy: which URIs that stand in tables are followed; by default none.
+            pdf: how pages of PDF documents are rendered, if there may be any.
             patience: with transient failures of the store; by default `Patience.among_others()`.
         """
         self._max_bytes, self._max_images = max_bytes, max_images
@@ -57,15 +62,30 @@ class FetchImage:
         self._num_threads = num_threads
         self._patience = patience or Patience.among_others()
         self._members = MemberReader(image_column, patience=self._patience) if image_column is not None else None
+        self._pages = None if pdf is None else PdfPages(pdf, max_bytes=max_bytes, patience=self._patience)
         self._threads: ThreadPoolExecutor | None = None
 
     def __call__(self, block: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
         rows = rows_of(block)
         if self._threads is None:
             self._threads = ThreadPoolExecutor(self._num_threads, thread_name_prefix="fetch")
+            if self._pages is not None:
+                self._pages.open()
         files = [self._started(row) for row in rows]
         fetched = [self._row_fetched(row, of_row) for row, of_row in zip(rows, files, strict=True)]
         return to_columns([row for row, _ in fetched], **{ENCODED_COLUMN: [encoded for _, encoded in fetched]})
+
+    def close(self) -> None:
+        """Ends the processes that render pages. To be called while no block is worked on."""
+        if self._threads is not None and self._pages is not None:
+            self._pages.close()
+            self._threads.shutdown()
+            self._threads = None
+
+    def __del__(self) -> None:
+        # Ray deletes its actors' stages without closing them. A constructor that raised has set nothing.
+        if hasattr(self, "_threads"):
+            self.close()
 
     def _started(self, row: ImageRow) -> list[Future[Fetched] | None]:
         """One for each image, None where it lies in a table: those are read in order."""
@@ -83,7 +103,7 @@ class FetchImage:
         if len(row.images) > self._max_images:
             message = f"the sample has {len(row.images)} images, more than limits.max_images = {self._max_images}"
             return row.failed(RowError(kind=ErrorKind.TOO_MANY_IMAGES, message=message)), []
-        images, encoded = [], []
+        images, encoded, flags = [], [], list(row.flags)
         for number, (image, file) in enumerate(zip(row.images, files, strict=True), start=1):
             fetched = self._fetched(row, image) if file is None else file.result()
             if isinstance(fetched, RowError):
@@ -93,22 +113,29 @@ class FetchImage:
                 return row.failed(fetched.of_image(number, len(row.images))), []
             images.append(fetched[0])
             encoded.append(fetched[1])
-        return dataclasses.replace(row, images=tuple(images)), encoded
+            flags += [flag for flag in fetched[2] if flag not in flags]
+        return dataclasses.replace(row, images=tuple(images), flags=tuple(flags)), encoded
 
     def _fetched(self, row: ImageRow, image: RowImage) -> Fetched:
+        flags: tuple[str, ...] = ()
         try:
-            encoded = self._reader(row, image)(image)
+            if (page := parse_page_member(image.member)) is not None:
+                rendered = self._rendered(_file_of(row), image, page)
+                encoded, flags = rendered.encoded, rendered.flags
+            else:
+                encoded = self._reader(row, image)(image)
             if not encoded:
                 raise StorageError(ErrorKind.EMPTY, f"{shown_uri(image.uri)}: there are no bytes")
         except StorageError as error:
             return RowError(kind=error.kind, message=str(error))
-        return dataclasses.replace(image, sha256=hashlib.sha256(encoded).hexdigest()), encoded
+        except RowFailure as failure:
+            return failure.error
+        return dataclasses.replace(image, sha256=hashlib.sha256(encoded).hexdigest()), encoded, flags
 
     def _reader(self, row: ImageRow, image: RowImage) -> Callable[[RowImage], bytes]:
         """What lies in a container or was listed itself is the source's; any other URI was chosen by a sample."""
         if parse_range_member(image.member):
-            # A place is the file's URI and a number; a name may hold any letters.
-            return functools.partial(self._read_range, row.place.rpartition("#")[0])
+            return functools.partial(self._read_range, _file_of(row))
         if image.member:
             return self._read_member
         return self._read_named if row.place else self._read_listed
@@ -119,6 +146,10 @@ class FetchImage:
     def _read_listed(self, image: RowImage) -> bytes:
         store = open_store(image.uri, patience=self._patience)
         return store.get(image.uri, max_bytes=self._max_bytes, version=image.version)
+
+    def _rendered(self, file_uri: str, image: RowImage, page: int) -> RenderedPage:
+        assert self._pages is not None, f"{image.uri} is a page, so settings for PDF are needed"
+        return self._pages.read(file_uri, version=image.version, page=page)
 
     def _read_range(self, file_uri: str, image: RowImage) -> bytes:
         found = parse_range_member(image.member)
@@ -137,3 +168,8 @@ class FetchImage:
                 f"{image.uri}: {len(encoded)} bytes, more than limits.max_bytes = {self._max_bytes}",
             )
         return encoded
+
+
+def _file_of(row: ImageRow) -> str:
+    """That all images of the row lie in. A place is a file's URI and a number; names in it may hold any letters."""
+    return row.place.rpartition("#")[0]

@@ -16,6 +16,7 @@ from pipeline.fetch import FetchImage
 from pipeline.in_hand import InHand
 from pipeline.label import LabelImage, ReplicaConfig
 from pipeline.ledger import RunFolder
+from pipeline.pdf_pages import pdf_settings
 from pipeline.pending import Wanted
 from pipeline.prepare import TileImage
 from pipeline.recipes import names_with_marks
@@ -111,6 +112,7 @@ def label_images(work: Work, placement: Placement, *, shards: Sequence[str]) -> 
                 "max_images": limits.max_images,
                 "image_column": work.image_column,
                 "uri_policy": work.uri_policy,
+                "pdf": pdf_settings(work.job.source, limits),
             },
             batch_size=None,
             num_cpus=placement.fetch_num_cpus,

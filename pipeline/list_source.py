@@ -3,42 +3,46 @@
 It lists and reads small columns and samples; it never reads an image, and does not know whether one can be decoded.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from pipeline.json_source import JsonSamples
 from pipeline.listing import Listing, list_uri
 from pipeline.parquet_source import ParquetTables
+from pipeline.pdf_pages import pdf_settings
+from pipeline.pdf_source import PdfFiles
 from pipeline.source import Source, SourceColumns, SourceRow
 from pipeline.storage import canonical_uri
 from pipeline.webdataset_source import WebDatasetShards
+from schemas.job import LimitsSpec, SourceSpec
 from schemas.rows import RowImage
-
-if TYPE_CHECKING:
-    from schemas.job import SourceSpec
 
 __all__ = ["ImageFiles", "Source", "SourceColumns", "SourceRow", "open_source"]
 
+_DEFAULT_LIMITS = LimitsSpec()
 
-def open_source(spec: SourceSpec, columns: SourceColumns, *, without: Sequence[str] = ()) -> Source:
+
+def open_source(
+    spec: SourceSpec, columns: SourceColumns, *, without: Sequence[str] = (), limits: LimitsSpec = _DEFAULT_LIMITS
+) -> Source:
     """Finds out what `spec.uri` names: one file, a folder or prefix (recursively), or a glob.
 
-    Below a folder, files with the extension of an image are images, `.parquet` files are tables, `.json`, `.jsonl` and
-    `.ndjson` files (also with `.gz`) hold samples, everything else and every hidden file is ignored. Tables come before
-    samples. Beside images, samples are the source if the job reads columns, and then the images are those that the
-    samples name; else the images are, and the JSON files are about them. What a glob matches is never ignored. A name
-    that exists is not taken for a glob.
+    Below a folder, files with the extension of an image are images, `.parquet` files are tables, `.tar` files are
+    WebDataset shards, `.pdf` files are documents, `.json`, `.jsonl` and `.ndjson` files (also with `.gz`) hold samples,
+    everything else and every hidden file is ignored. Tables, shards and documents come before samples. Beside images,
+    samples are the source if the job reads columns, and then the images are those that the samples name; else the
+    images are, and the JSON files are about them. What a glob or braces name is never ignored. A name that exists is
+    neither of the two.
 
     Args:
         without: files, and folders with all that is in them, that are passed over as if they were not there.
+        limits: for documents, whose pages are counted when the source is listed.
 
     Raises:
         StorageError: the URI cannot be read.
-        ValueError: nothing there; images and tables mixed; a column that is missing, ambiguous or of a wrong type.
+        ValueError: nothing there; images, tables, shards or documents mixed; a column that is missing, ambiguous or of
+            a wrong type.
     """
     listing = list_uri(canonical_uri(spec.uri), spec.format, tuple(without))
     reads_columns = bool(columns.asked_for() or spec.carry or spec.image_column)
@@ -57,6 +61,16 @@ def open_source(spec: SourceSpec, columns: SourceColumns, *, without: Sequence[s
             carry=spec.carry,
             columns=columns,
             num_ignored=num_ignored,
+        )
+    if kind == "pdf":
+        if columns.asked_for() or spec.image_column:
+            raise ValueError(f"{spec.uri} holds PDF files, whose pages have no columns that a recipe could read")
+        return PdfFiles(
+            lambda: listing.files_of("pdf"),
+            folder_uri=listing.folder_uri,
+            carry=spec.carry,
+            settings=pdf_settings(spec, limits),
+            max_bytes=limits.max_bytes,
         )
     if kind == "webdataset":
         shards, num_ignored = listing.all_of("webdataset")

@@ -6,7 +6,7 @@ another. Knows nothing of what is asked.
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -24,10 +24,11 @@ def in_order(
     *,
     num_threads: int = NUM_THREADS,
     items_per_task: int = ITEMS_PER_TASK,
-) -> Iterator[_Answer]:
+) -> Generator[_Answer, None, None]:
     """As `map(ask, items)`; at most twice `num_threads` tasks are ahead of the caller.
 
-    An error of `ask` is raised in its turn; what was begun by then is waited for, and nothing new is begun.
+    An error of `ask` is raised in its turn; what was begun by then is waited for, and nothing new is begun; so it is
+    when the caller closes the generator.
     """
     remaining, tasks = iter(items), deque[Future[list[_Answer]]]()
 

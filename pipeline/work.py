@@ -168,7 +168,7 @@ def inspect(job: JobSpec) -> InspectedJob:
     digest = checkpoint_digest(checkpoint_folder)
     recipes = make_recipes(job.recipes, checkpoint_digest=digest)
     columns = _columns(recipes)
-    source = open_source(job.source, columns, without=folder.written_uris)
+    source = open_source(job.source, columns, without=folder.written_uris, limits=job.limits)
     _refuse_colliding_columns(source.carried_schema, job)
     uri_policy = UriPolicy.of_source(job.source, source.folder_uri)
     identity = _identity(job, digest, recipes, columns, source.carried_schema)

@@ -67,17 +67,22 @@ class SourceSpec(Spec):
     """Keys that say what URIs in tables are followed; the others say which images there are."""
 
     uri: Location
-    """A folder, a glob, an `s3://` prefix, or a file of samples (Parquet, JSON, JSON lines)."""
-    format: Literal["auto", "images", "parquet", "json", "webdataset"] = "auto"
+    """A folder, a glob, an `s3://` prefix, a file of samples (Parquet, JSON, JSON lines, a WebDataset shard), a PDF
+    document, or several files in braces (`shard-{000000..000099}.tar`)."""
+    format: Literal["auto", "images", "parquet", "json", "webdataset", "pdf"] = "auto"
     """`images`: image files below the URI; `parquet`: tables with an image column; `json`: arrays or lines of samples;
-    `auto` looks at the names."""
+    `webdataset`: tar shards; `pdf`: pages of documents; `auto` looks at the names."""
     image_column: Text | None = None
-    """Column or key with a sample's image or list of images, as bytes or as URIs; by default type and name tell."""
+    """Column or key with a sample's image or list of images, as bytes or as URIs; by default type and name tell. Of a
+    WebDataset shard the extension of the images."""
     image_root: Location | None = None
     """Folder or `s3://` prefix that relative names of images start from; by default that of the file they stand in."""
     carry: Texts | None = None
     """Columns or keys that are copied into the labels; by default all columns of a table but the images, and `id` of
-    JSON samples. Keys of JSON become columns of text: what is no text there is written as its JSON."""
+    JSON samples, `__key__` of WebDataset samples, and `pdf`, `page` and `num_pages` of documents. Keys of JSON, and
+    `txt` and `cls` of WebDataset samples, become columns of text: what is no text there is written as its JSON."""
+    pdf_dpi: Whole = Field(default=144, ge=18, le=1200)
+    """Pixels of a rendered page of a PDF document per inch; fewer for pages of more than `limits.max_pixels` pixels."""
     image_roots: Locations | None = None
     """Folders and `s3://` prefixes below which the images lie that a sample names by URI; others are quarantined.
 
@@ -95,8 +100,8 @@ class SourceSpec(Spec):
             if self.format == "images" and getattr(self, key):
                 raise refuse("names columns, but image files have none: set format to parquet, or remove it", key)
         for key in (*self.TRUST, "image_root"):
-            if self.format == "images" and getattr(self, key):
-                raise refuse("is about URIs in tables, but the format is images: remove it", key)
+            if self.format in ("images", "pdf") and getattr(self, key):
+                raise refuse(f"is about URIs in tables, but the format is {self.format}: remove it", key)
         return self
 
 
@@ -193,8 +198,10 @@ class JobSpec(Spec):
     @model_validator(mode="after")
     def _columns_come_from_a_table(self) -> "JobSpec":
         for index, recipe in enumerate(self.recipes):
-            for key in columns_of(recipe) if self.source.format == "images" else ():
-                raise refuse("names a column, but image files have none: use a table", "recipes", index, key)
+            for key in columns_of(recipe) if self.source.format in ("images", "pdf") else ():
+                raise refuse(
+                    f"names a column, but the format is {self.source.format}: use a table", "recipes", index, key
+                )
         return self
 
     def digest(self) -> str:

@@ -11,6 +11,7 @@ from pipeline.exports.samples import Sample
 from pipeline.exports.upright import upright
 from pipeline.fetch import FetchImage
 from pipeline.list_source import open_source
+from pipeline.pdf_pages import pdf_settings
 from pipeline.source import SourceColumns
 from pipeline.storage import canonical_uri, shown_uri
 from pipeline.uri_policy import UriPolicy
@@ -53,6 +54,7 @@ class FetchPictures:
             max_images=limits.max_images,
             image_column=image_column,
             uri_policy=UriPolicy.of_source(run.job.source, folder_uri),
+            pdf=pdf_settings(run.job.source, limits),
         )
 
     def __call__(self, samples: Sequence[Sample]) -> Iterator[tuple[Picture, ...] | RowError]:
