@@ -38,18 +38,27 @@ class PdfReader:
     def __init__(self, settings: PdfSettings) -> None:
         self._settings = settings
         self._document: pdfium.PdfDocument | None = None
+        self._encoded = b""
+        """Of the document: pdfium reads it again and again."""
 
     def open(self, encoded: bytes) -> None:
         """Raises RowFailure UNREADABLE."""
         if self._document is not None:
             self._document.close()
             self._document = None
+        # The helper would ask for the last error where there are no pages, and be told that of an earlier document.
+        opened = pdfium_c.FPDF_LoadMemDocument64(encoded, len(encoded), None)
+        if not opened:
+            raise _unreadable(_REASONS.get(pdfium_c.FPDF_GetLastError(), "it cannot be opened"))
+        document, self._encoded = pdfium.PdfDocument(opened), encoded
+        if len(document) < 1:
+            document.close()
+            raise _unreadable("it has no pages, or they cannot be found")
         try:
-            document = pdfium.PdfDocument(encoded)
             document.init_forms()  # before any page; does nothing where there is no form
         except pdfium.PdfiumError as error:
-            reason = _REASONS.get(error.err_code, f"it has no pages, or they cannot be found ({error})")
-            raise RowFailure(ErrorKind.UNREADABLE, f"not a readable PDF document: {reason}") from error
+            document.close()
+            raise _unreadable(f"its form cannot be set up ({error})") from error
         self._document = document
 
     def num_pages(self) -> int:
@@ -84,6 +93,10 @@ class PdfReader:
             return _png(image), (PAGE_SCALED,) if fitting < scale else ()
         finally:
             bitmap.close()
+
+
+def _unreadable(reason: str) -> RowFailure:
+    return RowFailure(ErrorKind.UNREADABLE, f"not a readable PDF document: {reason}")
 
 
 def scale_that_fits(width_pt: float, height_pt: float, scale: float, max_pixels: int) -> float:
