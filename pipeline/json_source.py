@@ -71,6 +71,7 @@ class JsonSamples:
         self._image_key, self._image_root, self._columns = image_key, image_root, columns
         names = CARRIED_BY_DEFAULT if carry is None else tuple(carry)
         self.carried_schema = pa.schema([(name, pa.string()) for name in names]) if names else None
+        self._nothing_carried = self._carried({})
 
     def rows(self) -> Iterator[SourceRow]:
         num_rows = 0
@@ -96,7 +97,7 @@ class JsonSamples:
                 yield self._row(lost, f"{info.uri}#{lost.number}", _shown(info.uri, lost.number, are_lines), base)
 
     def _row(self, sample: RawSample, place: str, shown: str, base: str) -> SourceRow:
-        fields: dict[str, Any] = {"images": (), "carried": self._carried({})}
+        fields: dict[str, Any] = {"images": ()}
         try:
             if sample.error:
                 raise SampleError(sample.error)
@@ -106,6 +107,7 @@ class JsonSamples:
             fields |= self._fields(sample.value, base)
         except (SampleError, RecursionError) as error:
             reason = "is nested too deeply" if isinstance(error, RecursionError) else str(error)
+            fields.setdefault("carried", self._nothing_carried)
             fields["error"] = RowError(kind=ErrorKind.BAD_SAMPLE, message=f"{shown}: {reason}")
         return SourceRow(place=place, version=sample.digest, **fields)
 

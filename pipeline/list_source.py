@@ -138,15 +138,15 @@ class Listing:
         Raises:
             ValueError: there is nothing of the kind.
         """
-        found, num_ignored = set(), 0
+        found, num_ignored, is_open = set(), 0, self.format == "auto"
         for _, kind in self.files():
-            if kind == "parquet" or (kind == "images" and not reads_columns) or (kind and self.format != "auto"):
+            if kind == self.format or kind == "parquet" or (kind == "images" and not reads_columns and is_open):
                 return kind
             if kind is not None:
                 found.add(kind)
             else:
                 num_ignored += 1
-        if not found:
+        if not found or not is_open:
             raise self._empty(num_ignored)
         return "json" if "json" in found else "images"
 
@@ -180,7 +180,8 @@ class Listing:
         if any(segment.startswith(".") for segment in self._name_below(info).split("/")):
             return info, None
         kind = "json" if is_json(info.uri) else _KIND_OF_EXTENSION.get(extension)
-        return info, (kind if self.format in ("auto", kind) else None)
+        # Images beside samples are those that the samples name.
+        return info, (kind if self.format in ("auto", kind) or (self.format, kind) == ("json", "images") else None)
 
     def _is_left_out(self, info: ObjectInfo) -> bool:
         return any(info.uri == uri or info.uri.startswith(f"{uri}/") for uri in self.without)
