@@ -6,6 +6,8 @@ The GPUs are what Ray is told of: the ranks run on CPUs.
 
 import subprocess
 import time
+from collections import defaultdict
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ from tests.faults.disturbed import WORKERS, assert_same_dataset, processes_below
 
 pytestmark = pytest.mark.faults
 
-NUM_IMAGES = 80
+NUM_IMAGES = 240
 RANK_TITLE = r".*-m model\.rank_process .*"
 GPU_NODE = {"num_cpus": 1, "num_gpus": 2}
 
@@ -51,6 +53,30 @@ def raylet_pid(node: object) -> int:
     return raylet.process.pid
 
 
+@dataclass
+class Seen:
+    """On which nodes workers of each kind were seen so far."""
+
+    nodes_of: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+
+    def look(self, nodes: dict[str, object]) -> None:
+        for name, node in nodes.items():
+            for kind in ("tile actor", "label actor"):
+                if processes_below(raylet_pid(node), WORKERS[kind]):
+                    self.nodes_of[kind].add(name)
+        time.sleep(0.05)
+
+    def num_ranks(self, nodes: list[object]) -> list[int]:
+        return [len(processes_below(raylet_pid(node), RANK_TITLE)) for node in nodes]
+
+
+def is_rank(pid: int) -> bool:
+    try:
+        return b"rank_process" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
 def test_replicas_of_two_ranks_on_two_nodes_label_what_one_process_does(tmp_path, cluster, monkeypatch):
     source = tmp_path / "in"
     source.mkdir()
@@ -65,28 +91,20 @@ def test_replicas_of_two_ranks_on_two_nodes_label_what_one_process_does(tmp_path
     job = job_at(tmp_path / "cluster", source, replicas=2, ranks=2)
     process = subprocess.Popen([COMMAND, "run", job], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     output = tmp_path / "cluster" / "out"
-    while not list(output.glob("_run/commits/*/*.json")):
+    seen = Seen()
+    while not (seen.num_ranks(with_gpus) == [2, 2] and list(output.glob("_run/commits/*/*.json"))):
         assert process.poll() is None, process.communicate()[1]
-        time.sleep(0.1)
-    head = raylet_pid(cluster.head_node)
-    assert len(processes_below(head, WORKERS["tile actor"])) == 1
-    assert [len(processes_below(raylet_pid(node), WORKERS["label actor"])) for node in with_gpus] == [1, 1]
-    assert [len(processes_below(raylet_pid(node), RANK_TITLE)) for node in with_gpus] == [2, 2]
+        seen.look({"head": cluster.head_node, "first": with_gpus[0], "second": with_gpus[1]})
     ranks = [pid for node in with_gpus for pid in processes_below(raylet_pid(node), RANK_TITLE)]
     cluster.remove_node(with_gpus[0], allow_graceful=False)
     joined = cluster.add_node(**GPU_NODE)
-    moved = False
     while process.poll() is None:
-        moved = moved or len(processes_below(raylet_pid(joined), RANK_TITLE)) == 2
-        time.sleep(0.05)
+        seen.look({"head": cluster.head_node, "second": with_gpus[1], "joined": joined})
     _, stderr = process.communicate(timeout=300)
     assert process.returncode == 0, stderr
-    assert moved, "the node that came in the middle got no replica"
-    assert not [
-        pid
-        for pid in ranks
-        if Path(f"/proc/{pid}/cmdline").exists() and b"rank_process" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    ]
+    assert seen.nodes_of["tile actor"] == {"head"}
+    assert seen.nodes_of["label actor"] == {"first", "second", "joined"}
+    assert not [pid for pid in ranks if is_rank(pid)]
 
     monkeypatch.delenv("RAY_ADDRESS")
     monkeypatch.delenv("RAY_AUTH_MODE")
