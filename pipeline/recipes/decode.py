@@ -217,7 +217,7 @@ class Decode:
             boxes=parsed.boxes,
             width_px=self.row.width_px,
             height_px=self.row.height_px,
-            code_language=self.recipe.file.values.get("language"),
+            code_language=_notation(self.recipe.file.values),
             parse_flags=parsed.flags,
         )
 
@@ -231,7 +231,13 @@ class Decode:
 
 
 _PARAMETERS = ("max_new_tokens", "temperature", "top_p", "repetition_penalty")
+_NOTATION_COLUMNS = ("language", "format")
 _FINISHED = {"length": ("output_truncated",), "loop": ("output_looped",)}
+
+
+def _notation(values: Mapping[str, str]) -> str | None:
+    """What code or markup the recipe's answers are in, for the gate that reads them."""
+    return next((values[column] for column in _NOTATION_COLUMNS if column in values), None)
 
 
 def conversation(row: ImageRow, turn: int, prompt: Sequence[Part], answered: Mapping[int | None, str]) -> list[Message]:

@@ -49,9 +49,12 @@ def parse(table: str, answered: Answered) -> Parsed:
 
 
 def lines_of(text: str) -> list[str]:
-    """The entries of a listed answer, without bullets and numbers; each once, in order."""
-    lines = (_LIST_MARK.sub("", f"{line} ", 1).strip() for line in text.splitlines())
-    return list(dict.fromkeys(line for line in lines if line))
+    """The entries of a listed answer, without bullets and numbers, nor a heading such as "Questions:" before them; each
+    once, in order."""
+    lines = [line for line in (_LIST_MARK.sub("", f"{line} ", 1).strip() for line in text.splitlines()) if line]
+    if len(lines) > 1 and lines[0].endswith((":", "：")):
+        del lines[0]
+    return list(dict.fromkeys(lines))
 
 
 def _caption(answered: Answered) -> Parsed:
