@@ -57,6 +57,11 @@ def lines_of(text: str) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
+def place_of_boxes(step: StepFile, row: ImageRow) -> int:
+    """Which of the sample's images the boxes of an answer lie in."""
+    return len(row.images) - 1 if step.box_image == "last" else 0
+
+
 def _caption(answered: Answered) -> Parsed:
     text = answered.text.strip()
     return Parsed(values={"caption": text, "style": answered.style_name}, text=text)
@@ -92,7 +97,7 @@ def _visual_prompt(answered: Answered) -> Parsed:
 
 def _grounding(answered: Answered) -> Parsed:
     row, label = answered.row, answered.box_label
-    index = len(row.images) - 1 if answered.step.box_image == "last" else 0
+    index = place_of_boxes(answered.step, row)
     # Past the label, which is data: it may spell the marks of a box.
     text = answered.text.removeprefix(f"<|ref|>{label}<|/ref|>")
     image = row.images[index]
