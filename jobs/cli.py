@@ -7,7 +7,7 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -131,6 +131,41 @@ def retry(
     from jobs.retry import retry_output
 
     raise typer.Exit(retry_output(output, kinds=kind or [], overrides=set_ or [], as_json=json))
+
+
+@app.command()
+def export(
+    output: Annotated[str, typer.Argument(help="The output of a job: a folder or an s3:// prefix.")],
+    to: Annotated[
+        Literal["llava", "messages", "coco", "webdataset", "parquet-with-images"], typer.Option(help="The form.")
+    ],
+    out: Annotated[str | None, typer.Option(help="Folder or s3:// prefix; by default OUTPUT/exports/FORM.")] = None,
+    table: Annotated[
+        list[str] | None, typer.Option(help="Only this table; may be repeated. By default all that fit the form.")
+    ] = None,
+    without_flags: Annotated[
+        list[str] | None,
+        typer.Option(help="Leave out rows with this flag, or one of a,b,c; may be repeated.", metavar="FLAG"),
+    ] = None,
+    images: Annotated[
+        Literal["copy", "none"],
+        typer.Option(help="Copy the images, upright; or name them where they are."),
+    ] = "copy",
+    json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON on the last line.")] = False,
+) -> None:
+    """Write a finished job's labels and images in a form that training code reads."""
+    from jobs.export import export_output
+
+    code = export_output(
+        output,
+        to=to,
+        out=out,
+        tables=table or [],
+        without_flags=[flag.strip() for given in without_flags or [] for flag in given.split(",") if flag.strip()],
+        copy_images=images == "copy",
+        as_json=json,
+    )
+    raise typer.Exit(code)
 
 
 @app.command()

@@ -5,6 +5,6 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 """Wrong usage, or problems in the job file."""
 EXIT_QUARANTINED = 3
-"""Done, but more in quarantine than `limits.max_quarantined_fraction`."""
+"""Done, but more in quarantine than `limits.max_quarantined_fraction`; or exported without images that are gone."""
 EXIT_INTERRUPTED = 130
 """Resumable: the same command goes on."""

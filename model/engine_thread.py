@@ -86,7 +86,7 @@ class EngineThread:
     ) -> None:
         vision = VisionQueue(scheduler.model)
         is_busy = False
-        while not self._stopped:
+        while group is not None or not self._stopped:  # ranks stop together, by what they agree on below
             self._take_in(scheduler, vision, patience_s=None if group is None else 0.0 if is_busy else IDLE_S)
             # Images are encoded as long as there is room to ask about them: encoded ones take memory while they wait.
             if not vision.is_idle and (vision.has_full_batch or scheduler.wants_more):

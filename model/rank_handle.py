@@ -9,9 +9,9 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ class EngineDiedError(RuntimeError):
 
 
 class RankHandle:
-    """Starts the process; `wait_until_ready` gives what it has loaded."""
+    """Starts the process; `all_ready` waits for what all ranks have loaded."""
 
     def __init__(self, settings: RankSettings, *, on_end: Callable[[str], None]) -> None:
         """on_end: called once, from another thread, with the reason, when the process has ended by itself."""
@@ -41,8 +41,8 @@ class RankHandle:
                 stdin=subprocess.DEVNULL,
                 env={**os.environ, "PYTHONPATH": _with_this_package(os.environ.get("PYTHONPATH", ""))},
             )
-        self._connection = Connection(ours.detach())
-        self._connection.send(settings)
+        self.connection = Connection(ours.detach())
+        self.connection.send(settings)
         self._lock = threading.Lock()
         self._waiting: dict[int, Future[Any]] = {}
         self._is_stopped = False
@@ -56,10 +56,10 @@ class RankHandle:
     def num_waiting(self) -> int:
         return len(self._waiting)
 
-    def wait_until_ready(self) -> Ready:
+    def receive_ready(self) -> Ready:
         """Raises EngineDiedError where the process ended before it could say anything."""
         try:
-            ready: Ready = self._connection.recv()
+            ready: Ready = self.connection.recv()
         except (EOFError, OSError):
             raise EngineDiedError(self._reason()) from None
         self._reader = threading.Thread(target=self._read, name=f"rank-{self.rank}", daemon=True)
@@ -104,16 +104,16 @@ class RankHandle:
             self._process.wait()
         if self._reader is not None and threading.current_thread() is not self._reader:
             self._reader.join()
-        self._connection.close()
+        self.connection.close()
 
     def _send(self, message: FromEngine) -> None:
         with contextlib.suppress(OSError):  # it has just ended; the reader sees so as well, and tells everybody
-            self._connection.send(message)
+            self.connection.send(message)
 
     def _read(self) -> None:
         while True:
             try:
-                reply: Reply = self._connection.recv()
+                reply: Reply = self.connection.recv()
             except (EOFError, OSError):
                 break
             with self._lock:
@@ -134,6 +134,22 @@ class RankHandle:
             return f"rank {self.rank} (process {self.pid}) closed its connection"
         how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
         return f"rank {self.rank} (process {self.pid}) {how}"
+
+
+def all_ready(ranks: Sequence[RankHandle]) -> list[Ready]:
+    """What each has loaded, or why it cannot, in the order of the ranks.
+
+    Raises EngineDiedError as soon as one has ended without a word: the others would wait for it.
+    """
+    waiting = {rank.connection: rank for rank in ranks}
+    ready: dict[int, Ready] = {}
+    while waiting:
+        for connection in wait(list(waiting)):
+            rank = waiting.pop(connection)  # type: ignore[call-overload]
+            ready[rank.rank] = rank.receive_ready()
+            if ready[rank.rank].error:
+                return [ready[rank.rank]]
+    return [ready[rank.rank] for rank in ranks]
 
 
 def _with_this_package(python_path: str) -> str:

@@ -24,7 +24,7 @@ import torch
 from model.engine_stats import EngineStats, total
 from model.expert_share import ExpertShare
 from model.prompt import ImageInput, Message, Processor
-from model.rank_handle import EngineDiedError, RankHandle
+from model.rank_handle import EngineDiedError, RankHandle, all_ready
 from model.rank_messages import Answer, Ask, AskStats, Cancel, CloseView, OpenView, RankSettings, RankStats, Ready
 from model.sequence import Completion, Request, SamplingParams
 
@@ -36,23 +36,30 @@ class RankedEngine:
     """Serves one checkpoint with `config.expert_ranks` processes. Close it, or use it as a context manager."""
 
     def __init__(self, folder: Path, *, device: torch.device, dtype: torch.dtype, config: "EngineConfig") -> None:
-        """Raises ValueError for a checkpoint that cannot be loaded, or fewer GPUs than ranks."""
+        """Raises ValueError for a checkpoint that cannot be loaded, or fewer GPUs than ranks; EngineDiedError where a
+        rank ended while it started."""
         self.processor, self.config = Processor.from_checkpoint(folder), config
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._reason = ""
         self._meeting = tempfile.TemporaryDirectory(prefix="labelmill-ranks-")
+        told = weakref.WeakMethod(self._rank_ended)  # the readers of the sockets must not keep the engine alive
+
+        def on_end(reason: str) -> None:
+            if (tell := told()) is not None:
+                tell(reason)
+
         self._ranks = [
-            RankHandle(settings, on_end=self._rank_ended)
+            RankHandle(settings, on_end=on_end)
             for settings in _settings(folder, device, dtype, config, Path(self._meeting.name))
         ]
         self._open_views = [0] * len(self._ranks)
         self._end = weakref.finalize(self, _end, self._ranks, self._meeting)
         try:
-            self.ready: list[Ready] = [rank.wait_until_ready() for rank in self._ranks]
-        except EngineDiedError as error:
+            self.ready: list[Ready] = all_ready(self._ranks)
+        except EngineDiedError:
             self._kill()
-            raise ValueError(f"the engine's {config.expert_ranks} ranks could not start: {error}") from None
+            raise
         for ready in self.ready:
             if ready.error:
                 self._kill()

@@ -31,7 +31,7 @@ TRUNCATED = "truncated"
 """The file ends too early. At least `min_decoded_fraction` of its rows were decoded; the others are grey."""
 
 _ORIENTATION_TAG = 0x0112
-_TRANSPOSE = {
+TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -81,10 +81,10 @@ def decode_image(encoded: bytes, *, max_pixels: int, min_decoded_fraction: float
 
 
 def _decode(encoded: bytes, max_pixels: int, min_decoded_fraction: float) -> DecodedImage:
-    with _open(encoded) as image:
+    with open_image(encoded) as image:
         _check_size(image, max_pixels)
         # Pillow turns TIFF itself while loading, and forgets that it did.
-        turned_by_pillow = image.format == "TIFF" and _orientation(image) in _TRANSPOSE
+        turned_by_pillow = image.format == "TIFF" and exif_orientation(image) in TRANSPOSE
         try:
             image.load()
         except Exception as error:  # decoders throw anything
@@ -98,8 +98,8 @@ def _decode(encoded: bytes, max_pixels: int, min_decoded_fraction: float) -> Dec
 
 
 def _decode_truncated(encoded: bytes, failure: RowFailure, min_decoded_fraction: float) -> DecodedImage:
-    with _open(encoded) as source:
-        partial = decode_partly(lambda: _open(encoded))
+    with open_image(encoded) as source:
+        partial = decode_partly(lambda: open_image(encoded))
         num_rows = source.height if partial is None else partial.image.height
         num_decoded = 0 if partial is None else int(partial.is_decoded.sum())
         if partial is None or num_decoded < min_decoded_fraction * num_rows:
@@ -114,13 +114,13 @@ def _decode_truncated(encoded: bytes, failure: RowFailure, min_decoded_fraction:
         return _as_seen(rgb, (*flags, TRUNCATED), source=source, is_turned=False)
 
 
-def _open(encoded: bytes) -> ImageFile.ImageFile:
+def open_image(encoded: bytes) -> ImageFile.ImageFile:
     return Image.open(io.BytesIO(encoded), formats=FORMATS)
 
 
 def _as_seen(rgb: Image.Image, flags: tuple[str, ...], *, source: Image.Image, is_turned: bool) -> DecodedImage:
     """`rgb` turned as the file `source` asks for, unless it is already."""
-    transpose = _TRANSPOSE.get(_orientation(source))
+    transpose = TRANSPOSE.get(exif_orientation(source))
     if transpose is not None:
         rgb = rgb.transpose(transpose)
     if transpose is not None or is_turned:
@@ -138,7 +138,7 @@ def _check_size(image: Image.Image, max_pixels: int) -> None:
         raise RowFailure(ErrorKind.TOO_MANY_PIXELS, message)
 
 
-def _orientation(image: Image.Image) -> int:
+def exif_orientation(image: Image.Image) -> int:
     """The EXIF orientation, or 1 (upright) where there is none."""
     try:
         orientation = image.getexif().get(_ORIENTATION_TAG)

@@ -120,7 +120,7 @@ class FetchImage:
         assert place is not None, f"{image.member!r} is not the member of a table"
         assert self._members is not None, f"{image.uri} lies in a table, so image_column is needed"
         table_uri = image.uri.rpartition("#")[0]
-        encoded = self._members.read(table_uri, version=image.version, row_group=place[0], row=place[1])
+        encoded = self._members.read(table_uri, version=image.version, **place._asdict())
         if len(encoded) > self._max_bytes:
             raise StorageError(
                 ErrorKind.TOO_MANY_BYTES,

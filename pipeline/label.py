@@ -94,6 +94,9 @@ class LabelImage:
         self._load_error: ValueError | None = None
         try:
             self._engine = replica.load()
+        except RuntimeError as error:
+            self._end_with_engine(error)
+            raise
         except ValueError as error:
             # Raised by the first call instead: Ray answers a constructor's error with retries and a page of traces.
             self._load_error = error
@@ -167,21 +170,27 @@ class LabelImage:
         )
 
     def _row_error(self, error: Exception) -> RowError:
-        from model.engine import ContextTooLongError, EngineDiedError
+        from model.engine import ContextTooLongError
 
         if isinstance(error, RejectedAnswerError):
             return error.error
-        if isinstance(error, EngineDiedError):
-            if self._in_hand is None:
-                raise error
-            # No row's fault: Ray starts the worker anew, with a new engine, and gives it the same rows.
-            print(f"labelmill: {error}: this worker ends", file=sys.stderr, flush=True)
-            os._exit(1)
+        self._end_with_engine(error)
         kind = ErrorKind.CONTEXT_TOO_LONG if isinstance(error, ContextTooLongError) else ErrorKind.ENGINE_ERROR
         text = str(error).strip() or type(error).__name__
         if kind is ErrorKind.ENGINE_ERROR:
             text = f"{type(error).__name__}: {text}"
         return RowError(kind=kind, message=text.splitlines()[0])
+
+    def _end_with_engine(self, error: Exception) -> None:
+        """Where the engine has lost a rank, which is no row's fault, this process ends: Ray starts the worker anew with
+        a new engine, and gives it the same rows. Where nobody would, the error is raised."""
+        from model.engine import EngineDiedError
+
+        if isinstance(error, EngineDiedError):
+            if self._in_hand is None:
+                raise error
+            print(f"labelmill: {error}: this worker ends", file=sys.stderr, flush=True)
+            os._exit(1)
 
     def _needed_by(self, pending: Sequence[str]) -> set[str]:
         """The pending recipes and those whose labels they read, which an earlier run may have committed already."""

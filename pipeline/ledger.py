@@ -28,6 +28,7 @@ from schemas.rows import ImageRow
 from schemas.tables import ALL_TABLES
 
 CARD_NAME = "README.md"
+EXPORTS_NAME = "exports"
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,11 @@ class RunFolder:
     @property
     def written_uris(self) -> tuple[str, ...]:
         """What a run writes: files, and folders with all that is in them. Never inputs, whatever the source is."""
+        return (*self.reserved_uris, join_uri(self.output_uri, EXPORTS_NAME))
+
+    @property
+    def reserved_uris(self) -> tuple[str, ...]:
+        """The same without what is made of a finished dataset."""
         return tuple(join_uri(self.output_uri, name) for name in ("_run", CARD_NAME, *ALL_TABLES))
 
     def put_json(self, name: str, record: Mapping[str, Any]) -> None:

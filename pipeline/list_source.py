@@ -1,6 +1,6 @@
-"""The source of a job file -> the rows of its images: files by their names, or tables by their rows.
+"""The source of a job file -> its rows: image files by their names, tables by their rows, JSON files by their samples.
 
-It lists and reads small columns; it never reads an image, and does not know whether one can be decoded.
+It lists and reads small columns and samples; it never reads an image, and does not know whether one can be decoded.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from pipeline.glob_pattern import GlobPattern, glob_pattern, has_wildcard
+from pipeline.json_source import JsonSamples, is_json
 from pipeline.parquet_source import ParquetTables
 from pipeline.patience import FIRST_CONTACT_S, Patience
 from pipeline.source import Source, SourceColumns, SourceRow
@@ -41,8 +42,11 @@ _KIND_OF_EXTENSION = {TABLE_EXTENSION: "parquet"} | dict.fromkeys(IMAGE_EXTENSIO
 def open_source(spec: SourceSpec, columns: SourceColumns, *, without: Sequence[str] = ()) -> Source:
     """Finds out what `spec.uri` names: one file, a folder or prefix (recursively), or a glob.
 
-    Below a folder, files with the extension of an image are images, `.parquet` files are tables, everything else and
-    every hidden file is ignored. What a glob matches is never ignored. A name that exists is not taken for a glob.
+    Below a folder, files with the extension of an image are images, `.parquet` files are tables, `.json`, `.jsonl` and
+    `.ndjson` files (also with `.gz`) hold samples, everything else and every hidden file is ignored. Tables come before
+    samples. Beside images, samples are the source if the job reads columns, and then the images are those that the
+    samples name; else the images are, and the JSON files are about them. What a glob matches is never ignored. A name
+    that exists is not taken for a glob.
 
     Args:
         without: files, and folders with all that is in them, that are passed over as if they were not there.
@@ -52,14 +56,29 @@ def open_source(spec: SourceSpec, columns: SourceColumns, *, without: Sequence[s
         ValueError: nothing there; images and tables mixed; a column that is missing, ambiguous or of a wrong type.
     """
     listing = _listing(canonical_uri(spec.uri), spec.format, tuple(without))
-    if listing.first_kind() == "images":
+    reads_columns = bool(columns.asked_for() or spec.carry or spec.image_column)
+    kind = listing.kind(reads_columns=reads_columns)
+    if kind == "images":
         _refuse_columns(spec, columns)
         return ImageFiles(listing)
+    image_root = None if spec.image_root is None else canonical_uri(spec.image_root)
+    if kind == "json":
+        files, num_ignored = listing.files_of_samples()
+        return JsonSamples(
+            files,
+            folder_uri=listing.folder_uri,
+            image_key=spec.image_column,
+            image_root=image_root,
+            carry=spec.carry,
+            columns=columns,
+            num_ignored=num_ignored,
+        )
     tables, num_ignored = listing.tables()
     return ParquetTables(
         tables,
         folder_uri=listing.folder_uri,
         image_column=spec.image_column,
+        image_root=image_root,
         carry=spec.carry,
         columns=columns,
         num_ignored=num_ignored,
@@ -90,7 +109,7 @@ class ImageFiles:
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """What one URI names, listed anew each time; each file is an image, a table or neither."""
+    """What one URI names, listed anew each time; each file is an image, a table, a file of samples or none."""
 
     uri: str
     format: str
@@ -101,7 +120,7 @@ class Listing:
     single: bool = False
 
     def files(self) -> Iterator[tuple[ObjectInfo, str | None]]:
-        """Every file there is, with `images`, `parquet` or (to be ignored) None."""
+        """Every file there is, with `images`, `parquet`, `json` or (to be ignored) None."""
         if self.single:
             yield self._with_kind(self.store.head(self.uri))
         elif self.pattern is None:
@@ -113,18 +132,28 @@ class Listing:
                 if self.pattern.regex.match(self._name_below(info)) and not self._is_left_out(info):
                     yield self._with_kind(info)
 
-    def first_kind(self) -> str:
-        """`images` or `parquet`, whichever comes first.
+    def kind(self, *, reads_columns: bool) -> str:
+        """`images`, `parquet` or `json`: what the source is. Looks no further than it must.
 
         Raises:
-            ValueError: neither comes.
+            ValueError: there is nothing of the kind.
         """
-        num_ignored = 0
+        found, num_ignored, is_open = set(), 0, self.format == "auto"
         for _, kind in self.files():
-            if kind is not None:
+            if kind == self.format or kind == "parquet" or (kind == "images" and not reads_columns and is_open):
                 return kind
-            num_ignored += 1
-        raise self._empty(num_ignored)
+            if kind is not None:
+                found.add(kind)
+            else:
+                num_ignored += 1
+        if not found or not is_open:
+            raise self._empty(num_ignored)
+        return "json" if "json" in found else "images"
+
+    def files_of_samples(self) -> tuple[list[ObjectInfo], int]:
+        """All JSON files, and the number of files ignored beside them; images count as named by samples."""
+        kinds = [(info, kind) for info, kind in self.files() if kind != "images"]
+        return [info for info, kind in kinds if kind == "json"], sum(kind is None for _, kind in kinds)
 
     def tables(self) -> tuple[list[ObjectInfo], int]:
         """All tables, and the number of files ignored beside them."""
@@ -146,12 +175,13 @@ class Listing:
     def _with_kind(self, info: ObjectInfo) -> tuple[ObjectInfo, str | None]:
         extension = posixpath.splitext(info.uri)[1].lower()
         if self.single or self.pattern is not None:
-            by_extension = "parquet" if extension == TABLE_EXTENSION else "images"
+            by_extension = "parquet" if extension == TABLE_EXTENSION else "json" if is_json(info.uri) else "images"
             return info, (by_extension if self.format == "auto" else self.format)
         if any(segment.startswith(".") for segment in self._name_below(info).split("/")):
             return info, None
-        kind = _KIND_OF_EXTENSION.get(extension)
-        return info, (kind if self.format in ("auto", kind) else None)
+        kind = "json" if is_json(info.uri) else _KIND_OF_EXTENSION.get(extension)
+        # Images beside samples are those that the samples name.
+        return info, (kind if self.format in ("auto", kind) or (self.format, kind) == ("json", "images") else None)
 
     def _is_left_out(self, info: ObjectInfo) -> bool:
         return any(info.uri == uri or info.uri.startswith(f"{uri}/") for uri in self.without)
@@ -160,7 +190,9 @@ class Listing:
         return info.uri[len(self.folder_uri.rstrip("/")) + 1 :]
 
     def _empty(self, num_ignored: int) -> ValueError:
-        wanted = {"images": "image", "parquet": "Parquet file"}.get(self.format, "image and no Parquet file")
+        wanted = {"images": "image", "parquet": "Parquet file", "json": "JSON file"}.get(
+            self.format, "image, Parquet or JSON file"
+        )
         return ValueError(f"no {wanted} found at {self.uri} ({num_ignored} other files ignored); check source.uri")
 
 
@@ -200,7 +232,7 @@ def _refuse_columns(spec: SourceSpec, columns: SourceColumns) -> None:
     asked_for = (*columns.asked_for(), *(spec.carry or ()), spec.image_column)
     if any(asked_for):
         names = ", ".join(repr(name) for name in asked_for if name)
-        raise ValueError(f"{spec.uri} holds image files, which have no columns; {names} must come from Parquet")
+        raise ValueError(f"{spec.uri} holds image files, which have no columns; {names} must come from Parquet or JSON")
 
 
 def _utf8(uri: str) -> str:

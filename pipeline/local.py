@@ -6,6 +6,7 @@ It knows no images and no tables; a network file system mounted somewhere is loc
 import contextlib
 import errno
 import os
+import shutil
 import stat
 import uuid
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from pipeline.storage import ObjectInfo, StorageError, Store, check_readable, lo
 from schemas.errors import ErrorKind
 
 _TEMPORARY_PREFIX = ".labelmill-put-"
+_COPIED_BYTES = 1 << 20
 
 
 class LocalStore(Store):
@@ -49,6 +51,12 @@ class LocalStore(Store):
     def put(self, uri: str, data: bytes) -> None:
         path = local_path(uri)
         with _local_errors(uri), _temporary(path, data) as temporary:
+            os.replace(temporary, path)
+
+    def put_file(self, uri: str, file: BinaryIO) -> None:
+        path = local_path(uri)
+        file.seek(0)
+        with _local_errors(uri), _temporary(path, file) as temporary:
             os.replace(temporary, path)
 
     def put_if_absent(self, uri: str, data: bytes) -> bool:
@@ -120,7 +128,7 @@ def _version(found: os.stat_result) -> str:
 
 
 @contextlib.contextmanager
-def _temporary(path: str, data: bytes) -> Iterator[str]:
+def _temporary(path: str, data: bytes | BinaryIO) -> Iterator[str]:
     """A synced file with the data next to `path`, gone when the block ends however it ends."""
     folder = os.path.dirname(path)
     os.makedirs(folder, exist_ok=True)
@@ -133,13 +141,16 @@ def _temporary(path: str, data: bytes) -> Iterator[str]:
             os.remove(temporary)
 
 
-def _write_exclusively(path: str, data: bytes) -> bool:
+def _write_exclusively(path: str, data: bytes | BinaryIO) -> bool:
     try:
         file = open(path, "xb")  # noqa: SIM115 - only a failure to create means "it is there already"
     except FileExistsError:
         return False
     with file:
-        file.write(data)
+        if isinstance(data, bytes):
+            file.write(data)
+        else:
+            shutil.copyfileobj(data, file, _COPIED_BYTES)
         file.flush()
         os.fsync(file.fileno())
     return True

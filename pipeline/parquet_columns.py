@@ -3,6 +3,7 @@
 It knows Arrow schemas and batches; no files, no stores.
 """
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -10,9 +11,17 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.source import SourceColumns
+from pipeline.source import (
+    CONVERSATION_AUTO,
+    CONVERSATION_COLUMNS,
+    SourceColumns,
+    as_texts,
+    without_null_questions,
+)
 
-URI_COLUMN_NAMES = ("image", "image_uri", "uri", "url", "image_path", "path", "file_name", "filename", "image_url")
+URI_COLUMN_NAMES = (
+    *("image", "images", "image_uri", "uri", "url", "image_path", "path", "file_name", "filename", "image_url"),
+)
 
 
 class ImageKind(Enum):
@@ -27,9 +36,14 @@ class ImageKind(Enum):
 class TableLayout:
     """What is read from one table. `carried_schema` has no schema metadata; None if nothing is carried."""
 
-    image_column: str
+    image_column: str | None
+    """None where conversations are read, and no column looks like images."""
     image_kind: ImageKind
+    """Of one image."""
+    holds_lists: bool
+    """Whether a row of the image column holds a list of images."""
     columns: SourceColumns
+    """By their names in this table."""
     carried_schema: pa.Schema | None
 
     @property
@@ -38,15 +52,22 @@ class TableLayout:
         return tuple(dict.fromkeys((*carried, *self.columns.asked_for())))
 
     def small_fields(self, batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
-        """For each row of a batch of the small columns, the fields of its `SourceRow`."""
+        """For each row of a batch of the small columns, the fields of its `SourceRow`; `conversation` and `marks` as
+        they stand in the table, where they are read."""
         questions = _text_lists(batch, self.columns.questions)
         answers = _text_lists(batch, self.columns.original_answers)
         queries = _text_lists(batch, self.columns.queries)
+        as_written = {
+            name: batch.column(column).to_pylist()
+            for name in ("conversation", "original_text", "marks")
+            if (column := getattr(self.columns, name)) is not None
+        }
         carried = batch.select(self.carried_schema.names) if self.carried_schema is not None else None
         for row in range(batch.num_rows):
             yield {
-                **_without_null_questions(questions[row], answers[row]),
+                **without_null_questions(questions[row], answers[row]),
                 "queries": tuple(query for query in queries[row] if query is not None),
+                **{name: values[row] for name, values in as_written.items()},
                 "carried": _one_row_stream(carried.slice(row, 1)) if carried is not None else b"",
             }
 
@@ -67,31 +88,63 @@ def table_layout(
         columns.
     """
     _refuse_duplicates(schema, table_uri)
-    image_column = image_column or _find_image_column(schema, table_uri)
-    image_kind = _image_kind(_field(schema, image_column, table_uri).type)
-    if image_kind is None:
+    columns = _resolved(columns, schema, table_uri)
+    if image_column is None:
+        image_column = _find_image_column(schema, table_uri, is_needed=columns.conversation is None)
+    type_ = pa.string() if image_column is None else _field(schema, image_column, table_uri).type
+    image_kind = _image_kind(_element(type_))
+    if image_kind is None or (image_kind == ImageKind.BYTES and _is_list(type_)):
         raise ValueError(
-            f"{table_uri}: image column {image_column!r} is {schema.field(image_column).type}; use binary, "
-            "struct<bytes, path> or string"
+            f"{table_uri}: image column {image_column!r} is {type_}; use binary, struct<bytes, path>, string, or a "
+            "list of one of the last two"
         )
-    for name in columns.asked_for():
-        type_ = _field(schema, name, table_uri).type
-        if not _is_text_or_texts(type_):
-            raise ValueError(f"{table_uri}: column {name!r} is {type_}; it must be string or list<string>")
+    _check_types(columns, schema, table_uri)
     return TableLayout(
         image_column=image_column,
         image_kind=image_kind,
+        holds_lists=_is_list(type_),
         columns=columns,
         carried_schema=_carried_schema(schema, table_uri, image_column, carry),
     )
 
 
-def _find_image_column(schema: pa.Schema, table_uri: str) -> str:
-    kinds = {field.name: _image_kind(field.type) for field in schema}
+def _resolved(columns: SourceColumns, schema: pa.Schema, table_uri: str) -> SourceColumns:
+    """With the column of the conversation found."""
+    if columns.conversation != CONVERSATION_AUTO:
+        return columns
+    found = [name for name in CONVERSATION_COLUMNS if name in schema.names]
+    if not found:
+        raise ValueError(
+            f"{table_uri}: no column {' or '.join(CONVERSATION_COLUMNS)}; set conversation_from to one of: "
+            f"{_names(schema)}"
+        )
+    return dataclasses.replace(columns, conversation=found[0])
+
+
+def _check_types(columns: SourceColumns, schema: pa.Schema, table_uri: str) -> None:
+    for field in dataclasses.fields(columns):
+        name = getattr(columns, field.name)
+        if name is None:
+            continue
+        type_ = _field(schema, name, table_uri).type
+        if field.name in ("conversation", "marks"):
+            is_right, wanted = _is_list(type_) and pa.types.is_struct(type_.value_type), "list<struct>"
+        elif field.name == "original_text":
+            is_right, wanted = _is_text(type_), "string"
+        else:
+            is_right, wanted = _is_text(_element(type_)), "string or list<string>"
+        if not is_right:
+            raise ValueError(f"{table_uri}: column {name!r} is {type_}; it must be {wanted}")
+
+
+def _find_image_column(schema: pa.Schema, table_uri: str, *, is_needed: bool) -> str | None:
+    kinds = {field.name: _image_kind(_element(field.type)) for field in schema}
     found = [name for name, kind in kinds.items() if kind in (ImageKind.BYTES, ImageKind.STRUCT)]
     found = found or [name for name in URI_COLUMN_NAMES if kinds.get(name) == ImageKind.URI]
     if len(found) == 1:
         return found[0]
+    if not found and not is_needed:
+        return None
     problem = f"{', '.join(found)} could all be the image column" if found else "no column looks like images"
     raise ValueError(f"{table_uri}: {problem}; set source.image_column to one of: {_names(schema)}")
 
@@ -109,10 +162,10 @@ def _image_kind(type_: pa.DataType) -> ImageKind | None:
 
 
 def _carried_schema(
-    schema: pa.Schema, table_uri: str, image_column: str, carry: Sequence[str] | None
+    schema: pa.Schema, table_uri: str, image_column: str | None, carry: Sequence[str] | None
 ) -> pa.Schema | None:
     names = [name for name in schema.names if name != image_column] if carry is None else list(carry)
-    if image_column in names:
+    if image_column is not None and image_column in names:
         raise ValueError(f"{table_uri}: source.carry names {image_column!r}, the image column; leave it out")
     fields = [_field(schema, name, table_uri) for name in names]
     return pa.schema(fields) if fields else None
@@ -132,22 +185,7 @@ def _refuse_duplicates(schema: pa.Schema, table_uri: str) -> None:
 def _text_lists(batch: pa.RecordBatch, column: str | None) -> list[tuple[str | None, ...]]:
     if column is None:
         return [()] * batch.num_rows
-    return [_as_texts(value) for value in batch.column(column).to_pylist()]
-
-
-def _as_texts(value: str | Sequence[str | None] | None) -> tuple[str | None, ...]:
-    if value is None:
-        return ()
-    return (value,) if isinstance(value, str) else tuple(value)
-
-
-def _without_null_questions(
-    questions: tuple[str | None, ...], answers: tuple[str | None, ...]
-) -> dict[str, tuple[str | None, ...]]:
-    """A null among the questions goes together with its answer, so that the others stay paired."""
-    dropped = {position for position, question in enumerate(questions) if question is None}
-    kept = tuple(answer for position, answer in enumerate(answers) if position not in dropped)
-    return {"questions": tuple(text for text in questions if text is not None), "original_answers": kept}
+    return [as_texts(value) for value in batch.column(column).to_pylist()]
 
 
 def _one_row_stream(batch: pa.RecordBatch) -> bytes:
@@ -173,9 +211,13 @@ def _is_text(type_: pa.DataType) -> bool:
     return bool(pa.types.is_string(type_) or pa.types.is_large_string(type_) or pa.types.is_string_view(type_))
 
 
-def _is_text_or_texts(type_: pa.DataType) -> bool:
-    is_list = pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_)
-    return _is_text(type_.value_type if is_list else type_)
+def _is_list(type_: pa.DataType) -> bool:
+    return bool(pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_))
+
+
+def _element(type_: pa.DataType) -> pa.DataType:
+    """Of a list; of any other type itself."""
+    return type_.value_type if _is_list(type_) else type_
 
 
 def _is_binary(type_: pa.DataType) -> bool:

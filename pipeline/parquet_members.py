@@ -4,8 +4,9 @@ It knows where bytes lie; not what they are, nor which rows a job wants.
 """
 
 import contextlib
+import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,19 +17,35 @@ from schemas.errors import ErrorKind
 
 IMAGE_BATCH_ROWS = 4
 _READ_BUFFER_BYTES = 1 << 20
+_BYTES_MEMBER = re.compile(r"(\d+):(\d+)(?::(\d+))?", re.ASCII)
 
 
-def bytes_member(row_group: int, row_in_group: int) -> str:
-    """The `member` of an image whose bytes lie in a table."""
-    return f"{row_group}:{row_in_group}"
+class BytesMember(NamedTuple):
+    row_group: int
+    row: int
+    position: int = 0
+    """In the list of images of the row."""
 
 
-def parse_bytes_member(member: str) -> tuple[int, int] | None:
-    """Row group and row of a `bytes_member`; None for any other: then `image_uri` names a plain file."""
-    row_group, separator, row = member.partition(":")
-    if separator and row_group.isdecimal() and row.isdecimal():
-        return int(row_group), int(row)
-    return None
+def bytes_member(row_group: int, row_in_group: int, index: int | None = None) -> str:
+    """The `member` of an image whose bytes lie in a table. `index`: of a list of images; None where there is none."""
+    return f"{row_group}:{row_in_group}" if index is None else f"{row_group}:{row_in_group}:{index}"
+
+
+def parse_bytes_member(member: str) -> BytesMember | None:
+    """The parts of a `bytes_member`; None for any other: then the image's `uri` names a plain file."""
+    match = _BYTES_MEMBER.fullmatch(member)
+    return BytesMember(*(int(number) for number in match.groups() if number is not None)) if match else None
+
+
+def image_leaf(table: pq.ParquetFile, column: str, field: str) -> str:
+    """The name of the field `bytes` or `path` of an image column, also of one of lists: `images.list.element.path`."""
+    return next(leaf for leaf in _leaves(table, column) if leaf.endswith(f".{field}"))
+
+
+def _leaves(table: pq.ParquetFile, column: str) -> list[str]:
+    paths = [table.schema.column(index).path for index in range(len(table.schema))]
+    return [path for path in paths if path.startswith(f"{column}.")]
 
 
 @contextlib.contextmanager
@@ -65,8 +82,16 @@ def read_batches(table: pq.ParquetFile, row_group: int, columns: list[str], batc
     return table.iter_batches(batch_rows, row_groups=[row_group], columns=columns, use_threads=False)
 
 
+def _bytes_of(image: Any) -> bytes:
+    value = image["bytes"] if isinstance(image, dict) else image
+    # A null URI is named like an image in the table, and then the column holds strings.
+    return value if isinstance(value, bytes) else b""
+
+
 class MemberReader:
     """Reads images out of one column of Parquet tables, and keeps its place between two calls.
+
+    Of a list of images, all of one row are held.
 
     Rows of one row group asked for in order read that row group once. A row before the place starts it again.
     """
@@ -76,22 +101,32 @@ class MemberReader:
         self._patience = patience
         self._place: tuple[str, str, int] | None = None
         self._next_row = 0
-        self._values: Iterator[bytes] = iter(())
+        self._values: Iterator[list[bytes]] = iter(())
+        self._of_row: list[bytes] = []
+        """The images of the row before the next one."""
 
-    def read(self, table_uri: str, *, version: str, row_group: int, row: int) -> bytes:
-        """The bytes at one row; b"" if they are null.
+    def read(self, table_uri: str, *, version: str, row_group: int, row: int, position: int = 0) -> bytes:
+        """The bytes of one image; b"" if they are null.
 
         Raises:
             StorageError: the table cannot be read, has changed, or has no such column or row; the next call opens
                 it anew.
         """
+        if (table_uri, version, row_group) != self._place or row != self._next_row - 1:
+            self._go_to(table_uri, version, row_group, row)
+        if position >= len(self._of_row):
+            message = f"{table_uri}: no image {position} in row {row} of its group; list the source again"
+            raise StorageError(ErrorKind.CHANGED, message)
+        return self._of_row[position]
+
+    def _go_to(self, table_uri: str, version: str, row_group: int, row: int) -> None:
         place = (table_uri, version, row_group)
         if place != self._place or row < self._next_row:
             self._values = self._column_values(table_uri, version, row_group)
             self._place, self._next_row = place, 0
         try:
             while self._next_row <= row:
-                value = next(self._values)
+                self._of_row = next(self._values)
                 self._next_row += 1
         except StopIteration:
             self._place = None
@@ -101,9 +136,8 @@ class MemberReader:
         except StorageError:
             self._place = None
             raise
-        return value
 
-    def _column_values(self, table_uri: str, version: str, row_group: int) -> Iterator[bytes]:
+    def _column_values(self, table_uri: str, version: str, row_group: int) -> Iterator[list[bytes]]:
         column = self._image_column
         info = open_store(table_uri, patience=self._patience).head(table_uri)
         check_readable(info, max_bytes=None, version=version)
@@ -113,11 +147,9 @@ class MemberReader:
                     ErrorKind.CHANGED,
                     f"{table_uri}: no column {column!r} in a row group {row_group}; list the source again",
                 )
-            is_struct = pa.types.is_struct(table.schema_arrow.field(column).type)
-            leaf = f"{column}.bytes" if is_struct else column
+            has_structs = any(path.endswith(".bytes") for path in _leaves(table, column))
+            leaf = image_leaf(table, column, "bytes") if has_structs else column
             for batch in read_batches(table, row_group, [leaf], IMAGE_BATCH_ROWS):
                 for scalar in batch.column(column):
                     value = scalar.as_py()
-                    value = value["bytes"] if is_struct and value else value
-                    # A null URI is named like an image in the table, and then the column holds strings.
-                    yield value if isinstance(value, bytes) else b""
+                    yield [_bytes_of(image) for image in (value if isinstance(value, list) else [value])]

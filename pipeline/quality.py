@@ -1,7 +1,7 @@
 """One answer and the gates of its recipe -> what is wrong with it, one `Finding` for each fault.
 
-Looks at texts and numbers alone: no image, no model. What follows from a finding is the recipe's business. Whether a text
-is in the dataset already cannot be seen here (see `pipeline.seen_texts`).
+Looks at texts and numbers alone: no image, no model. What follows from a finding is the recipe's business. Whether a
+text is in the dataset already cannot be seen here (see `pipeline.seen_texts`).
 """
 
 from collections.abc import Callable, Iterator

@@ -18,6 +18,7 @@ from pipeline import s3_client
 from pipeline.patience import Patience
 from pipeline.s3_client import code_of, reader, s3_errors, writer
 from pipeline.s3_errors import no_answer
+from pipeline.s3_upload import put_file
 from pipeline.storage import ObjectInfo, StorageError, Store, check_readable, new_probe_uri, split_s3
 from schemas.errors import ErrorKind
 
@@ -133,6 +134,9 @@ class S3Store(Store):
 
     def put(self, uri: str, data: bytes) -> None:
         self._ask("put", uri, functools.partial(_put, uri, data))
+
+    def put_file(self, uri: str, file: BinaryIO) -> None:
+        put_file(self, uri, file, self._ask)
 
     def put_if_absent(self, uri: str, data: bytes) -> bool:
         """On a store without conditional puts (it refuses them, or takes them for plain ones) this looks first and then

@@ -4,9 +4,9 @@ It does not know where the rows come from, nor what becomes of them.
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import pyarrow as pa
 
@@ -46,7 +46,7 @@ class SourceRow:
     place: str = ""
     """As in `ImageRow`."""
     version: str = ""
-    """The sample's own: the hash of its text, where the source is a file of samples; else ""."""
+    """The sample's own: the hash of its text, where the source is a file of samples; "" where images say enough."""
     questions: tuple[str, ...] = ()
     original_answers: tuple[str | None, ...] = ()
     queries: tuple[str, ...] = ()
@@ -93,3 +93,17 @@ class Source(Protocol):
         Raises:
             ValueError: what was found along the way cannot be one source, or there is no sample at all.
         """
+
+
+def as_texts(value: str | Sequence[str | None] | None) -> tuple[str | None, ...]:
+    if value is None:
+        return ()
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
+def without_null_questions(questions: tuple[str | None, ...], answers: tuple[str | None, ...]) -> dict[str, Any]:
+    """`questions` and `original_answers` of a row: a null among the questions goes together with its answer, so that
+    the others stay paired."""
+    dropped = {position for position, question in enumerate(questions) if question is None}
+    kept = tuple(answer for position, answer in enumerate(answers) if position not in dropped)
+    return {"questions": tuple(text for text in questions if text is not None), "original_answers": kept}

@@ -85,6 +85,10 @@ class Store(ABC):
         """Creates or replaces the object; a reader sees the old bytes or the new ones, never a part."""
 
     @abstractmethod
+    def put_file(self, uri: str, file: BinaryIO) -> None:
+        """As `put`, with the whole of an open file, wherever it stands; little of it is held."""
+
+    @abstractmethod
     def put_if_absent(self, uri: str, data: bytes) -> bool:
         """Creates the object and says True, or leaves the one that is there and says False.
 

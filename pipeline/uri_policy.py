@@ -34,7 +34,7 @@ class UriPolicy:
     def of_source(cls, spec: SourceSpec, folder_uri: str) -> "UriPolicy":
         """
         Args:
-            folder_uri: the folder that the source itself lies in, the root by default.
+            folder_uri: the folder of the source itself: the root by default, unless the job has an `image_root`.
 
         Raises:
             ValueError: a root that is no place for files.
@@ -44,8 +44,11 @@ class UriPolicy:
                 open_store(root)
             except StorageError as error:
                 raise ValueError(f"source.image_roots: {error}; source.allow_http allows images on the web") from error
-        roots = (folder_uri,) if spec.image_roots is None else tuple(map(canonical_uri, spec.image_roots))
-        return cls(roots=roots, http=HttpStore() if spec.allow_http else None)
+        default = folder_uri if spec.image_root is None else spec.image_root
+        roots = (default,) if spec.image_roots is None else spec.image_roots
+        if spec.image_roots is None and uri_scheme(default) in ("http", "https"):
+            roots = ()  # the web has no roots, see `http`
+        return cls(roots=tuple(map(canonical_uri, roots)), http=HttpStore() if spec.allow_http else None)
 
     def get(self, uri: str, *, max_bytes: int, patience: Patience | None = None) -> bytes:
         """

@@ -208,7 +208,7 @@ def job_of(output: str, overrides: Sequence[str] = ()) -> JobSpec:
 def _put_job(folder: RunFolder, job: JobSpec, recipes: Sequence[Recipe]) -> None:
     """With locations that mean the same in every folder, and each recipe under its id."""
     roots = job.source.image_roots
-    places = {"uri": canonical_uri(job.source.uri), "image_roots": roots and tuple(map(canonical_uri, roots))}
+    places = {**_places(job), "image_roots": roots and tuple(map(canonical_uri, roots))}
     source = job.source.model_copy(update=places)
     checkpoint = os.path.abspath(job.checkpoint) if os.path.isdir(job.checkpoint) else job.checkpoint
     ids = {recipe.spec: recipe.name for recipe in recipes if recipe.is_written}
@@ -220,6 +220,12 @@ def _put_job(folder: RunFolder, job: JobSpec, recipes: Sequence[Recipe]) -> None
         update={"source": source, "output": folder.output_uri, "checkpoint": checkpoint, "recipes": entries}
     )
     open_store(folder.uri).put(join_uri(folder.uri, JOB_FILE), job.to_yaml().encode())
+
+
+def _places(job: JobSpec) -> dict[str, str]:
+    """Keys of the source that say where it lies, spelled so that they mean the same in every folder."""
+    given = {"uri": job.source.uri, "image_root": job.source.image_root}
+    return {key: canonical_uri(uri) for key, uri in given.items() if uri is not None}
 
 
 def _columns(recipes: Sequence[Recipe]) -> SourceColumns:
@@ -248,8 +254,7 @@ def _identity(
         "schema_version": SCHEMA_VERSION,
         # The same relative path names something else in another folder. What the source's tables are trusted with may
         # change: the images are the same ones.
-        "source": job.source.model_dump(mode="json", exclude={*job.source.TRUST})
-        | {"uri": canonical_uri(job.source.uri)},
+        "source": job.source.model_dump(mode="json", exclude={*job.source.TRUST, "image_root"}) | _places(job),
         "columns carried along": {field.name: str(field.type) for field in carried_schema or ()},
         # The manifest holds what these columns say: images listed without them would be asked nothing.
         "columns read": asdict(columns),

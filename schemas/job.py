@@ -67,17 +67,22 @@ class SourceSpec(Spec):
     """Keys that say what URIs in tables are followed; the others say which images there are."""
 
     uri: Location
-    """A folder, a glob, an `s3://` prefix, or a table (Parquet, JSONL, WebDataset shards) of images."""
-    format: Literal["auto", "images", "parquet"] = "auto"
-    """`images`: image files below the URI; `parquet`: tables with an image column; `auto` looks at the names."""
+    """A folder, a glob, an `s3://` prefix, or a file of samples (Parquet, JSON, JSON lines)."""
+    format: Literal["auto", "images", "parquet", "json"] = "auto"
+    """`images`: image files below the URI; `parquet`: tables with an image column; `json`: arrays or lines of samples;
+    `auto` looks at the names."""
     image_column: Text | None = None
-    """Column of a table with the images, as bytes or as URIs; by default its type and name tell."""
+    """Column or key with a sample's image or list of images, as bytes or as URIs; by default type and name tell."""
+    image_root: Location | None = None
+    """Folder or `s3://` prefix that relative names of images start from; by default that of the file they stand in."""
     carry: Texts | None = None
-    """Columns of a table that are copied into the labels; by default all but the image."""
+    """Columns or keys that are copied into the labels; by default all columns of a table but the images, and `id` of
+    JSON samples. Keys of JSON become columns of text: what is no text there is written as its JSON."""
     image_roots: Locations | None = None
-    """Folders and `s3://` prefixes below which the images lie that a table names by URI; others are quarantined.
+    """Folders and `s3://` prefixes below which the images lie that a sample names by URI; others are quarantined.
 
-    By default the folder of the source: the one that `uri` names, or that the table or the glob that it names lies in.
+    By default `image_root`; without one, the folder of the source: the one that `uri` names, or that the table or the
+    glob that it names lies in.
     The same for files and S3, so that a table reads nothing by default that was not put beside it. A list given here is
     the whole list: it replaces the default.
     """
@@ -89,7 +94,7 @@ class SourceSpec(Spec):
         for key in ("image_column", "carry"):
             if self.format == "images" and getattr(self, key):
                 raise refuse("names columns, but image files have none: set format to parquet, or remove it", key)
-        for key in self.TRUST:
+        for key in (*self.TRUST, "image_root"):
             if self.format == "images" and getattr(self, key):
                 raise refuse("is about URIs in tables, but the format is images: remove it", key)
         return self

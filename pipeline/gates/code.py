@@ -4,12 +4,21 @@ import ast
 import json
 import re
 import warnings
+from collections import Counter
 from collections.abc import Callable
-from html.parser import HTMLParser
 
-_VOID = frozenset("area base br col embed hr img input link meta param source track wbr".split())
+_VOID = frozenset(
+    ("area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "param", "source", "track", "wbr")
+)
+_TABLE_PARTS = ("tr", "td", "th", "thead", "tbody", "tfoot", "colgroup", "caption")
 _MAY_STAY_OPEN = frozenset(
-    "html head body p li dt dd option optgroup tr td th thead tbody tfoot colgroup caption rt rp".split()
+    ("html", "head", "body", "p", "li", "dt", "dd", "option", "optgroup", "rt", "rp", *_TABLE_PARTS)
+)
+_RAW_TEXT = {tag: re.compile(f"</{tag}", re.IGNORECASE) for tag in ("script", "style", "textarea", "title")}
+_HTML_PIECE = re.compile(
+    r"<!--.*?(?:-->|\Z)|<[!?][^>]*+>?"
+    r"|<(?P<slash>/?)(?P<name>[a-zA-Z][^\s/<>]*+)(?P<attributes>(?:[^\"'<>]|\"[^\"]*+\"|'[^']*+')*+)(?P<close>>?)",
+    re.DOTALL,
 )
 _LATEX_PIECE = re.compile(r"\\begin\s*\{(?P<begin>[^{}]*)\}|\\end\s*\{(?P<end>[^{}]*)\}|\\.|%[^\n]*|[{}]", re.DOTALL)
 
@@ -40,29 +49,25 @@ def _json(code: str) -> str | None:
     return None
 
 
-class _Tags(HTMLParser):
-    """Keeps the elements that are open, and the first that ends wrongly."""
+class _Elements:
+    """Those that are open, and the first that ends wrongly."""
 
     def __init__(self) -> None:
-        super().__init__()
         self.open: list[str] = []
-        self.num_open: dict[str, int] = {}
+        self._num_open: Counter[str] = Counter()
         self.num_tags = 0
         self.problem: str | None = None
 
-    def handle_starttag(self, tag: str, attrs: object) -> None:
+    def begin(self, tag: str) -> None:
         self.num_tags += 1
         if tag not in _VOID:
             self.open.append(tag)
-            self.num_open[tag] = self.num_open.get(tag, 0) + 1
+            self._num_open[tag] += 1
 
-    def handle_startendtag(self, tag: str, attrs: object) -> None:
-        self.num_tags += 1  # <path/> of an SVG ends itself
-
-    def handle_endtag(self, tag: str) -> None:
+    def end(self, tag: str) -> None:
         if tag in _VOID or tag == "p":  # a lone </p> is lawful
             return
-        if not self.num_open.get(tag):
+        if not self._num_open[tag]:
             self.problem = self.problem or f"</{tag}> ends what was not begun"
             return
         while (last := self._pop()) != tag:
@@ -71,23 +76,35 @@ class _Tags(HTMLParser):
 
     def _pop(self) -> str:
         tag = self.open.pop()
-        self.num_open[tag] -= 1
+        self._num_open[tag] -= 1
         return tag
 
 
 def _html(code: str) -> str | None:
-    tags = _Tags()
-    tags.feed(code)
-    unparsed = tags.rawdata
-    tags.close()
-    if tags.problem:
-        return tags.problem
-    left = [tag for tag in tags.open if tag not in _MAY_STAY_OPEN]
+    """Whether its elements are balanced. The standard library's parser takes quadratic time where tags do not end, and
+    so do those of a model's output that loops."""
+    elements, place = _Elements(), 0
+    while piece := _HTML_PIECE.search(code, place):
+        place, tag = piece.end(), (piece["name"] or "").casefold()
+        if not tag:
+            continue  # a comment or a declaration
+        if not piece["close"]:
+            return f"{piece[0][:40]!r} does not end"
+        if piece["slash"]:
+            elements.end(tag)
+        elif piece["attributes"].rstrip().endswith("/"):
+            elements.num_tags += 1
+        else:
+            elements.begin(tag)
+            if tag in _RAW_TEXT:
+                raw_end = _RAW_TEXT[tag].search(code, place)
+                place = raw_end.start() if raw_end else len(code)
+    if elements.problem:
+        return elements.problem
+    left = [tag for tag in elements.open if tag not in _MAY_STAY_OPEN]
     if left:
         return f"<{left[-1]}> does not end"
-    if "<" in unparsed:
-        return f"{unparsed[:40]!r} is cut off"
-    return None if tags.num_tags else "there is no tag in it"
+    return None if elements.num_tags else "there is no tag in it"
 
 
 def _latex(code: str) -> str | None:

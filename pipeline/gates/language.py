@@ -1,4 +1,4 @@
-"""An answer and what was asked -> the language that the answer is in, where it is the wrong one and that is beyond doubt.
+"""An answer and what was asked -> the language of the answer, where it is the wrong one and that is beyond doubt.
 
 The script decides first; among languages of one script a detector, whose model is part of its package. Names, numbers,
 quotations and code say nothing of a language, and what is short or mixed gets no verdict. Simplified and traditional
@@ -17,20 +17,19 @@ if TYPE_CHECKING:
     from py3langid.langid import LanguageIdentifier
 
 _CANDIDATES = (
-    "af ar az be bg bn bs ca cs cy da de el en eo es et eu fa fi fr ga gl gu he hi hr hu hy id is it ja ka kk km kn ko la lo lt "
-    "lv mk ml mn mr ms nb ne nl nn no pa pl ps pt ro ru si sk sl sq sr sv sw ta te th tl tr uk ur vi zh"
-).split()
+    "af ar az be bg bn bs ca cs cy da de el en eo es et eu fa fi fr ga gl gu he hi hr hu hy id is it ja ka kk km kn ko "
+    "la lo lt lv mk ml mn mr ms nb ne nl nn no pa pl ps pt ro ru si sk sl sq sr sv sw ta te th tl tr uk ur vi zh"
+)
 _ONE_LANGUAGE = {
     **dict.fromkeys(("nb", "nn", "no", "da"), "no"),
     **dict.fromkeys(("hr", "bs", "sr"), "hr"),
     **dict.fromkeys(("id", "ms"), "id"),
     **dict.fromkeys(("cs", "sk"), "cs"),
-    **dict.fromkeys(("bg", "mk"), "bg"),
     **dict.fromkeys(("es", "gl", "ca"), "es"),
     **dict.fromkeys(("hi", "mr", "ne"), "hi"),
     **dict.fromkeys(("fa", "ps"), "fa"),
     **dict.fromkeys(("nl", "af"), "nl"),
-    **dict.fromkeys(("ru", "be", "uk"), "ru"),
+    **dict.fromkeys(("ru", "be", "uk", "bg", "mk"), "ru"),
     "zh-cn": "zh",
     "zh-tw": "zh",
     "wuu": "zh",
@@ -66,7 +65,7 @@ _ONLY_ONE |= {"bengali": "bn", "tamil": "ta", "telugu": "te"}
 _DENSE = frozenset({"han", "kana", "hangul"})
 _LETTERS = {name: re.compile(f"[{span}]") for name, span in _SCRIPTS.items()}
 _SCRIPT_OF = {"zh": "han", "ja": "kana", "ko": "hangul", **{language: script for script, language in _ONLY_ONE.items()}}
-_SCRIPT_OF |= dict.fromkeys(("ru", "bg", "mn", "kk"), "cyrillic") | dict.fromkeys(("ar", "fa", "ur"), "arabic")
+_SCRIPT_OF |= dict.fromkeys(("ru", "mn", "kk"), "cyrillic") | dict.fromkeys(("ar", "fa", "ur"), "arabic")
 _SCRIPT_OF |= {"hi": "devanagari"}
 
 _NO_PROSE = re.compile(
@@ -94,9 +93,14 @@ _READING_ASKED = re.compile(
 )
 
 
+_SURE_OF_QUESTION = 0.8
+_DETECTED_CHARS = 1000
+"""More of a text makes the detector slower, and no surer."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ForeignLanguage:
-    """Codes of languages, such as "de"; "other" where only the script is known."""
+    """Codes of languages, such as "de"; of the wanted one the script, such as "latin", where no more is known."""
 
     found: str
     wanted: str
@@ -114,14 +118,15 @@ def foreign_language(
     if wanted is None:
         if _OTHER_LANGUAGE_ASKED.search(asked):
             return None
-        wanted = _language_of_question(_prose(asked))
+        wanted = _language_of_question(_NO_PROSE.sub(" ", asked))
     if wanted is None:
         return None
-    wanted = _one(wanted.casefold())
+    wanted = wanted if wanted in _SCRIPTS else _one(wanted.casefold())
     if _reads_out(text, asked, ocr_text):
         return None
-    for piece in (text, *_pieces(text)):
-        found = _foreign(_prose(piece), wanted, gate)
+    prose = _NO_PROSE.sub(" ", text)
+    for piece in (prose, *_pieces(prose)):
+        found = _foreign(piece, wanted, gate)
         if found:
             return ForeignLanguage(found=found, wanted=wanted)
     return None
@@ -132,10 +137,6 @@ def _reads_out(text: str, asked: str, ocr_text: str) -> bool:
         return True
     bare = "".join(text.split()).casefold()
     return bool(ocr_text) and bare in "".join(ocr_text.split()).casefold()
-
-
-def _prose(text: str) -> str:
-    return _NAME.sub(" ", _NO_PROSE.sub(" ", text))
 
 
 def _pieces(text: str) -> list[str]:
@@ -174,6 +175,7 @@ def _main_script(text: str, min_letters: int, min_share: float) -> str | None:
 
 
 def _language_of_question(text: str) -> str | None:
+    """Its code, or the name of its script, where no more is certain."""
     script = _main_script(text, min_letters=8, min_share=0.6)
     if script is None:
         return None
@@ -182,17 +184,20 @@ def _language_of_question(text: str) -> str | None:
     if script in _ONLY_ONE:
         return _ONLY_ONE[script]
     language, confidence = _detect(text)
-    return language if confidence >= 0.6 else None
+    return language if confidence >= _SURE_OF_QUESTION else script
 
 
 def _foreign(text: str, wanted: str, gate: LanguageGate) -> str | None:
+    nameless = _NAME.sub(" ", text)
+    if _counts(nameless).total() >= gate.min_letters and _is_prose(nameless):
+        text = nameless  # unless nothing is left: German has capitals in the midst of every sentence
     script = _main_script(text, gate.min_letters // 2, min_share=0.75)
     if script is None or (script == "han" and wanted == "ja"):
         return None  # a short Japanese text may have no kana
-    if script != _SCRIPT_OF.get(wanted, "latin"):
+    if script != (wanted if wanted in _SCRIPTS else _SCRIPT_OF.get(wanted, "latin")):
         found = {**_ONLY_ONE, "han": "zh"}.get(script)
         return found or (_detect(text)[0] if _is_prose(text) else None)
-    if script in _ONLY_ONE or script == "han" or _counts(text).total() < gate.min_letters:
+    if wanted in _SCRIPTS or script in _ONLY_ONE or script == "han" or _counts(text).total() < gate.min_letters:
         return None
     language, confidence = _detect(text)
     return language if language != wanted and confidence >= gate.min_confidence and _is_prose(text) else None
@@ -206,7 +211,7 @@ def _is_prose(text: str) -> bool:
 def _detect(text: str) -> tuple[str, float]:
     """The likeliest language and its probability, related ones together."""
     probabilities: Counter[str] = Counter()
-    for language, probability in _detector().rank(" ".join(text.split())):
+    for language, probability in _detector().rank(" ".join(text[:_DETECTED_CHARS].split())):
         probabilities[_one(language)] += float(probability)  # type: ignore[assignment]
     return probabilities.most_common(1)[0]
 
@@ -221,5 +226,5 @@ def _detector() -> "LanguageIdentifier":
     from py3langid.langid import MODEL_FILE, LanguageIdentifier  # 120 MB, for those who ask for the gate alone
 
     detector = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
-    detector.set_languages([language for language in _CANDIDATES if language in detector.labels])
+    detector.set_languages([language for language in _CANDIDATES.split() if language in detector.labels])
     return detector

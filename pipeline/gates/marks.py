@@ -33,22 +33,30 @@ def find_mark(text: str) -> str | None:
 
 
 def _is_misread(run: str) -> bool:
-    """Whether its bytes are UTF-8. A single letter of two bytes needs a first byte that is hardly a letter before such a
-    mark in any text: German `Spaß“` and Portuguese `MAÇÃ”` are well."""
+    """Whether its bytes are UTF-8. Two letters in a row are proof; one alone only where no text has such a pair: German
+    `Spaß“` and English `café”…` are well."""
     encoded = bytes(_HIGH_1252[char] for char in run)
-    for start in range(len(encoded)):  # a run may begin with a letter of its own, and be cut where it is no letter
-        for end in (len(encoded), start + 4, start + 3):
-            if _num_letters(encoded[start:end]) >= 1 and end - start >= 3:
-                return True
-        if encoded[start] in (0xC2, 0xC3) and encoded[start + 1 : start + 2] and 0xA0 <= encoded[start + 1] <= 0xBF:
+    place = 0
+    while place < len(encoded):
+        first = _letter_bytes(encoded, place)
+        if first and (_is_certain(encoded[place : place + 2]) or _letter_bytes(encoded, place + first)):
             return True
-        if start >= 64:
-            break
+        place += first or 1
     return False
 
 
-def _num_letters(encoded: bytes) -> int:
+def _letter_bytes(encoded: bytes, place: int) -> int:
+    """How many bytes the letter there has in UTF-8; 0 where there is none."""
+    lead = encoded[place] if place < len(encoded) else 0
+    length = 2 if 0xC2 <= lead <= 0xDF else 3 if 0xE0 <= lead <= 0xEF else 4 if 0xF0 <= lead <= 0xF4 else 0
     try:
-        return len(encoded.decode())
+        return length if len(encoded[place : place + length].decode()) == 1 else 0
     except UnicodeDecodeError:
         return 0
+
+
+def _is_certain(pair: bytes) -> bool:
+    lead, second = pair
+    if lead in (0xC2, 0xC3):  # "Ã©"
+        return second >= 0xA0
+    return (lead == 0xE2 and second <= 0x84) or (lead == 0xF0 and second == 0x9F)  # quotation marks; pictures

@@ -13,6 +13,8 @@ _QUOTED = re.compile(
     r"(?<!\w)\"([^\"\n]{1,300})\"(?!\w)|“([^“”\n]{1,300})”|„([^„“”\n]{1,300})[“”]|«([^«»\n]{1,300})»|「([^「」\n]{1,300})」|『([^『』\n]{1,300})』"
 )
 _MIN_CHARS = 2
+_ALIKE = str.maketrans("015|i", "olsll")
+"""What OCR takes for one another."""
 
 
 def unread_quotations(text: str, ocr_text: str, gate: OcrAgreementGate) -> Sequence[str]:
@@ -33,7 +35,7 @@ def quotations_of(text: str) -> list[str]:
 
 def _letters(text: str) -> str:
     decomposed = unicodedata.normalize("NFKD", text.casefold())
-    return "".join(char for char in decomposed if char.isalnum())
+    return "".join(char for char in decomposed if char.isalnum()).translate(_ALIKE)
 
 
 def _triples(letters: str) -> set[str]:

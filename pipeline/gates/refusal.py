@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - one phrase a line
 """An answer -> the words by which it declines, or talks around the matter; None where it does neither.
 
 Phrases of chat models in ten languages. They count at the beginning of an answer, where a refusal stands: what an image
@@ -15,19 +16,26 @@ _DO = (
     r"|engage|continue|support|interpret|access|open|recogni[sz]e|read|see|determine|do that|do this|make|transcribe)"
 )
 _CANNOT = r"(?:can(?:no|')?t|can’t|can not|am unable to|'m unable to|’m unable to|am not able to|'m not able to|’m not able to|won't|will not|could not|couldn't)"
+_ES_DO = "ayud|asist|proporcion|identific|descri|proces|respond|ver|analiz|cumpl|gener|leer|acce|realiz|hacer|acceso|capacidad"
+_FR_DO = "[l’']*(?:aid|fourn|identifi|décri|trait|répond|voir|analys|génér|lire|accé|accès|faire|capacité|mesure)"
+_PT_DO = "ajud|forne|identific|descrev|process|respond|ver|analis|cumpr|ger|ler|acess|realiz|fazer|capacidade"
 
 _REFUSALS = (
     # English. After an apology any inability counts; without one only that of a model.
-    rf"\b(?:i\s*['’]?\s*a?m|we are|we're) (?:really |very |so |truly )?sorry\b[^.\n]{{0,40}}\b(?:but|,|\.)?[^.\n]{{0,20}}\bi {_CANNOT} {_DO}",
-    rf"^sorry\b[^\n]{{0,30}}\bi {_CANNOT} {_DO}",
+    rf"\b(?:i\s*['’]?\s*a?m|we are|we're) (?:really |very |so |truly )?sorry\b[^.\n]{{0,40}}\b(?:but|,|\.)?[^.\n]{{0,20}}\bi ?{_CANNOT} {_DO}",
+    rf"^sorry\b[^\n]{{0,30}}\bi ?{_CANNOT} {_DO}",
     rf"\bi apologi[sz]e\b[^\n]{{0,60}}\b(?:{_CANNOT}|unable)",
-    rf"^\W*(?:unfortunately,? )?i {_CANNOT} (?:assist|help|provide|identify|view|describe|process|analy[sz]e|fulfil?l?|comply|create|generate|discuss|engage|access|open|interpret|answer)\b",
-    rf"\bi {_CANNOT} (?:\w+ )?(?:see|view|open|access|display|load) (?:the|any|this|that|your|an)? ?(?:images?|pictures?|photos?|files?|attachments?)\b",
+    rf"^\W*(?:unfortunately,? )?i ?{_CANNOT} (?:assist|help|provide|identify|view|describe|process|analy[sz]e|fulfil?l?|comply|create|generate|discuss|engage|access|open|interpret|answer)\b",
+    rf"\bi ?{_CANNOT} (?:\w+ )?(?:see|view|open|access|display|load) (?:the|any|this|that|your|an)? ?(?:images?|pictures?|photos?|files?|attachments?)\b",
     r"\bas an? (?:ai|artificial intelligence|large language model|language model|text-based)\b",
     r"\bi(?: am|'m|’m) (?:just |only )?an? (?:ai|artificial intelligence|language model|text-based)\b",
     r"\bi (?:do not|don't|don’t) have (?:the ability|access|the capability|personal|enough information) (?:to|opinions|feelings|about)",
     r"\bi must decline\b|\bagainst my (?:guidelines|programming|policy)\b|\bi(?:'m| am) not programmed to\b",
     r"\b(?:please|could you|can you) (?:\w+ )?(?:upload|provide|share|attach|send)\b[^.\n]{0,30}\b(?:image|picture|photo)\b",
+    # That it is a program, in several languages
+    r"\bich bin (?:nur |lediglich )?(?:eine? )?(?:ki\b|ki-|künstliche intelligenz|sprachmodell)|\bje suis (?:juste |seulement )?(?:une? )?(?:ia\b|intelligence artificielle|modèle de langage)",
+    r"\b(?:soy|sou|sono) (?:solo |sólo |apenas )?(?:una? |uma? |un')?(?:ia\b|inteligencia artificial|inteligência artificial|modelo de l|modello linguistico|intelligenza artificiale)",
+    r"私は(?:AI|人工知能|言語モデル)|(?:저는|나는) (?:AI|인공지능|언어 ?모델)|я(?: —| -)? (?:всего лишь |просто )?(?:ии\b|искусственный интеллект)|أنا (?:مجرد )?(?:نموذج لغ|ذكاء اصطناعي)",
     # Chinese
     r"(?:很抱歉|非常抱歉|对不起|對不起|抱歉)[,，。!！]?[^。\n]{0,12}我?[^。\n]{0,6}(?:无法|無法|不能|没有办法|沒有辦法|没办法)",
     r"^我(?:无法|無法|不能)(?:提供|查看|识别|識別|回答|协助|協助|帮助|幫助|描述|看到|处理|處理|完成|访问)",
@@ -37,18 +45,19 @@ _REFUSALS = (
     r"(?:AI|人工知能|言語モデル)(?:アシスタント|言語モデル)?(?:として|なので|であるため|ですので)|お答え(?:できません|いたしかねます)|^この(?:画像|リクエスト)(?:については|には)?(?:お答え|対応)",
     # Korean
     r"(?:죄송|미안)(?:합니다|하지만|해요)[^.\n]{0,30}(?:없습니다|없어요|수 없|어렵습니다|못합니다)",
+    r"(?:도와 ?드릴|답변(?:을 )?드릴|답변할|제공(?:해 ?드릴|할)|(?:이미지|사진)를 (?:볼|분석할|확인할)) 수 없",
     r"(?:AI|인공지능|언어 ?모델)(?: ?언어 ?모델)?(?:로서|이기 때문에|이므로)",
     # Spanish
-    r"\b(?:lo siento|lo lamento|disculpa|perdón)\b[^.\n]{0,30}\bno (?:puedo|me es posible|soy capaz|tengo)\b",
+    rf"\b(?:lo siento|lo lamento|disculpa|perdón)\b[^.\n]{{0,30}}\bno (?:puedo|me es posible|soy capaz de|tengo)(?: \w+){{0,2}} (?:{_ES_DO})",
     r"^(?:lamentablemente,? )?no puedo (?:ayudar|asistir|proporcionar|identificar|describir|procesar|responder|ver (?:la|las|ninguna|esta)? ?im[aá]gen)",
     r"\bcomo (?:un |una )?(?:modelo de (?:lenguaje|ia)|ia\b|inteligencia artificial|asistente de ia)",
     # French
-    r"\b(?:je suis (?:vraiment )?désolée?|désolée?|je m'excuse|je m’excuse)\b[^.\n]{0,30}\bje ne (?:peux|suis|dispose)\b",
+    rf"\b(?:je suis (?:vraiment )?désolée?|désolée?|je m'excuse|je m’excuse)\b[^.\n]{{0,30}}\bje ne (?:peux|suis|dispose)(?: [\w’']+){{0,6}} (?:{_FR_DO})",
     r"^(?:malheureusement,? )?je ne (?:peux|suis)(?: malheureusement)? pas (?:en mesure|capable|vous aider|aider|fournir|identifier|décrire|traiter|répondre|voir (?:l'|l’|d'|cette )?image)",
     r"\ben tant qu['’](?:ia|intelligence artificielle|assistant|un modèle|modèle)",
     # German
     r"\b(?:es tut mir (?:sehr )?leid|tut mir leid|entschuldigung|ich entschuldige mich)\b[^.\n]{0,30}\b(?:ich|kann|leider)\b[^.\n]{0,60}\b(?:nicht|kein)",
-    r"^(?:leider )?(?:kann ich|ich kann|ich bin)(?: leider)? (?:dir |ihnen |euch |das bild |die frage |diese? \w+ )?(?:dabei |damit )?(?:nicht|keine?)\b[^.\n]{0,60}\b(?:helfen|beantworten|beschreiben|identifizieren|in der lage|sehen|verarbeiten|bereitstellen)",
+    r"^(?:leider )?(?:kann ich|ich kann|ich bin)\b[^.\n]{0,50}\b(?:nicht|kein\w*)\b[^.\n]{0,50}\b(?:helfen|beantworten|beschreiben|identifizieren|in der lage|verarbeiten|bereitstellen)",
     r"\bals (?:eine? )?(?:ki|künstliche intelligenz|sprachmodell|ki-\w+|großes sprachmodell)\b",
     # Russian
     r"(?:извините|простите|к сожалению|прошу прощения|приношу извинения)[^.\n]{0,20}\bя (?:не могу|не в состоянии|не имею|не способ)",
@@ -59,7 +68,7 @@ _REFUSALS = (
     r"^لا (?:أستطيع|يمكنني) (?:المساعدة|مساعدتك|تقديم|تحديد|وصف|عرض|رؤية الصور|الإجابة)",
     r"(?:كنموذج لغ|بصفتي نموذج|باعتباري نموذج|كوني نموذج|بصفتي ذكاء|كذكاء اصطناعي)",
     # Portuguese
-    r"\b(?:sinto muito|lamento|desculpe|me desculpe|desculpa|peço desculpas?)\b[^.\n]{0,30}\bnão (?:posso|consigo|sou capaz|me é possível|tenho)\b",
+    rf"\b(?:sinto muito|lamento|desculpe|me desculpe|desculpa|peço desculpas?)\b[^.\n]{{0,30}}\bnão (?:posso|consigo|sou capaz de|me é possível|tenho)(?: \w+){{0,2}} (?:{_PT_DO})",
     r"^(?:infelizmente,? )?(?:eu )?não (?:posso|consigo) (?:ajudar|fornecer|identificar|descrever|processar|responder|ver (?:a|as|nenhuma|esta)? ?image[mn])",
     r"\bcomo (?:um |uma )?(?:modelo de (?:linguagem|ia)|ia\b|inteligência artificial|assistente de ia)",
     # Italian

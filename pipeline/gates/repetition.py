@@ -1,8 +1,8 @@
 """An answer -> where it goes round in circles, or None. Linear in the length of the text.
 
-Four looks: runs of one character; a piece that comes again and again in a row, whatever its length; sentences and phrases
-that make up most of the text, numbers in them left aside; and, for what none of these sees, how far zlib gets. What
-tables, leaders, refrains and laughter repeat is within all thresholds.
+Four looks: runs of one character; a piece that comes again and again in a row, whatever its length; sentences and
+phrases that make up most of the text, numbers in them left aside; and, for what none of these sees, how far zlib gets.
+What tables, leaders, refrains and laughter repeat is within all thresholds.
 """
 
 import re
@@ -30,14 +30,19 @@ _COMPRESSED_FROM_CHARS = 1000
 
 
 def find_repetition(text: str, gate: RepetitionGate) -> str | None:
-    return (
+    found = (
         _character_run(text, gate)
         or _short_period(text, gate)
         or _loop(text, gate)
-        or _repeated_sentences(text, gate)
-        or _repeated_phrases(text, gate)
+        or (_is_prose(text) and (_repeated_sentences(text, gate) or _repeated_phrases(text, gate)))
         or _compresses(text, gate)
     )
+    return found or None
+
+
+def _is_prose(text: str) -> bool:
+    """What is code or a table may have one form all over."""
+    return len(_CODE_MARK.findall(text)) <= 0.04 * len(text)
 
 
 def _character_run(text: str, gate: RepetitionGate) -> str | None:
@@ -102,6 +107,8 @@ def _loop(text: str, gate: RepetitionGate) -> str | None:
 
 def _is_loop(tokens: _Tokens, start: int, length: int, period: int, *, is_exact: bool, gate: RepetitionGate) -> bool:
     piece = tokens.words[start : start + period]
+    if _LEADERS.issuperset(piece):
+        return False
     words = {word for word in piece if word[0].isalnum()}
     letters = {word for word in words if not word[0].isdigit()}
     num_unspaced = sum(1 for word in letters if UNSPACED.match(word))
@@ -111,18 +118,19 @@ def _is_loop(tokens: _Tokens, start: int, length: int, period: int, *, is_exact:
     at_end = start + length >= len(tokens.words) - 3
     if extra_chars < 40 or not (at_end or extra_chars >= 0.3 * total or num_repeats >= 2 * gate.min_repeats):
         return False
+    in_table = "|" in piece or "<" in piece
     if not is_exact:  # entries of a list, a log or a timetable differ in their numbers alone
-        return weight >= 5 and num_repeats >= gate.min_repeats + 2
-    in_table = "|" in piece or "\t" in piece or "<" in piece
-    if weight >= 6 and not in_table:
+        least = gate.min_repeats + 2 if weight >= 5 else 8 * gate.min_repeats
+        return weight >= 0.5 and num_repeats >= (4 if in_table else 1) * least
+    if weight >= 8 and not in_table and "\n" not in piece:
         least = (gate.min_repeats + 1) // 2
     elif weight >= 2.5 or len(words) >= 4:
         least = gate.min_repeats + (2 if "\n" in piece else 0)
     elif words:
-        least = 4 * gate.min_repeats
+        least = (3 if len(words) == 1 else 2) * gate.min_repeats
     else:
         least = 8 * gate.min_repeats
-    return num_repeats >= (4 if in_table else 1) * least and extra_chars >= 60 - 20 * (weight >= 6)
+    return num_repeats >= (4 if in_table else 1) * least and extra_chars >= 60
 
 
 def _likely_periods(ids: np.ndarray) -> list[int]:
@@ -168,10 +176,7 @@ def _repeated_sentences(text: str, gate: RepetitionGate) -> str | None:
 
 
 def _repeated_phrases(text: str, gate: RepetitionGate) -> str | None:
-    """Of prose alone: what is code or a table may have one form all over."""
     plain = _TAG.sub(" ", text)
-    if len(_CODE_MARK.findall(plain)) > 0.04 * len(plain):
-        return None
     words = [word for word in TOKEN.findall(plain.casefold()) if word[0].isalpha()]
     num_unspaced = sum(1 for word in words if UNSPACED.match(word))
     size = _PHRASE_CHARS if num_unspaced > len(words) / 2 else _PHRASE_WORDS

@@ -32,9 +32,10 @@ WORKERS = {
     "decoder": r".*pipeline[./]decode_child.*",
 }
 """By kind, the titles of their processes."""
+RANK = "rank"
 DRIVER, NODE = "driver", "node"
 EARLY_SHARE = 0.1
-NODE_TITLE = r".*/raylet/raylet .*"
+_TITLES = {**WORKERS, NODE: r".*/raylet/raylet .*", RANK: r".*-m model\.rank_process .*"}
 
 
 Process = tuple[int, str]
@@ -66,7 +67,7 @@ class Kills:
         if not is_labeling and self._draw.random() > EARLY_SHARE:
             return
         kind = self._draw.choice(self.kinds)
-        pids = [driver] if kind == DRIVER else list(_of_kind(driver, NODE_TITLE if kind == NODE else WORKERS[kind]))
+        pids = [driver] if kind == DRIVER else list(_of_kind(driver, _TITLES[kind]))
         if not pids:
             return
         try:
@@ -115,6 +116,11 @@ def _end(family: set[Process]) -> None:
         if started and _started(pid) == started:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+
+
+def processes_below(pid: int, title: str) -> list[int]:
+    """Of the descendants of a process, those with such a title."""
+    return list(_of_kind(pid, title))
 
 
 def _of_kind(driver: int, title: str) -> Iterator[int]:

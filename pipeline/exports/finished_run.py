@@ -1,0 +1,93 @@
+"""An output -> what an export reads of it: its job, its manifest and the parts of its tables.
+
+Refuses what is not finished. Knows no format, and reads no rows.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pipeline.exports.conversations import Told
+from pipeline.ledger import RunFolder
+from pipeline.parquet_members import open_table
+from pipeline.parts import PART_NAME
+from pipeline.recipes.prompts import style_of
+from pipeline.recorded_recipes import RecordedRecipe, read_recipes
+from pipeline.storage import canonical_uri, join_uri, open_store
+from pipeline.work import RUN_FILE, job_of, listed_shards
+from schemas.job import JobSpec
+from schemas.tables import QUARANTINE_TABLE
+
+_SUMMARY_FILE = "summary.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinishedRun:
+    """`num_rows` by label table, those that are empty too; `recipes` by their ids."""
+
+    folder: RunFolder
+    job: JobSpec
+    shards: Sequence[str]
+    num_rows: Mapping[str, int]
+    recipes: Mapping[str, RecordedRecipe]
+
+    @classmethod
+    def at(cls, output: str) -> "FinishedRun":
+        """
+        Raises:
+            ValueError: no run is there, or one that has not finished, or a later one that has not.
+        """
+        job = job_of(output)
+        folder = RunFolder(canonical_uri(output))
+        run, summary = folder.get_json(RUN_FILE), folder.get_json(_SUMMARY_FILE)
+        if run is None or summary is None:
+            raise ValueError(f"the run at {output} has not finished: run its job again, and export then")
+        known, wanted = set(summary["recipes"]), set(run["identity"]["recipes"])
+        if summary["num_images"] != run["num_images"] or known != wanted:
+            raise ValueError(
+                f"the last run at {output} has not finished: its dataset is of {summary['num_images']} samples and the "
+                f"recipes {', '.join(sorted(known))}, the job of {run['num_images']} and {', '.join(sorted(wanted))}; "
+                "run the job again, and export then"
+            )
+        return cls(
+            folder=folder,
+            job=job,
+            shards=listed_shards(run),
+            num_rows={table: num for table, num in summary["num_rows"].items() if table != QUARANTINE_TABLE},
+            recipes=read_recipes(folder, job),
+        )
+
+    def part_uris(self, table: str) -> list[str]:
+        """In order.
+
+        Raises:
+            ValueError: they are not one whole table.
+        """
+        folder_uri = join_uri(self.folder.output_uri, table)
+        names = [info.uri.removeprefix(f"{folder_uri}/") for info in open_store(folder_uri).list_or_empty(folder_uri)]
+        parts = [match for name in names if (match := PART_NAME.fullmatch(name))]
+        found = [(int(part["index"]), int(part["total"])) for part in parts]
+        if found != [(index, len(parts)) for index in range(len(parts))] or not parts:
+            raise ValueError(
+                f"table {table} of {self.folder.output_uri} lacks parts, or has those of two runs: "
+                f"labelmill verify {self.folder.output_uri} says which"
+            )
+        return [join_uri(folder_uri, part.string) for part in parts]
+
+    def has_several_images(self, tables: Sequence[str]) -> bool:
+        """Whether any row of these tables is of a sample with more than one image."""
+        for uri in (uri for table in tables for uri in self.part_uris(table)):
+            with open_table(uri) as part:
+                for batch in part.iter_batches(columns=["more_images"], use_threads=False):
+                    if len(batch.column("more_images").flatten()):
+                        return True
+        return False
+
+    def told(self) -> Mapping[str, Told]:
+        """By recipe, how its answers become a conversation."""
+        return {
+            name: Told(
+                in_turns="turns" in recipe.file.repeats_for(),
+                final_answer=style_of(recipe.file.last, recipe.spec)[1].final_answer,
+            )
+            for name, recipe in self.recipes.items()
+        }

@@ -1,0 +1,199 @@
+"""Files of JSON samples -> the rows of their samples. Reads the files and no image.
+
+A row's `place` is `file_uri#number`: the line, from 1, or the place in an array, from 0. Its `version` is the hash of
+the sample's text. So appending samples changes no row, a sample that was changed is a new row, and a sample that stands
+before others moves them: to tell a moved sample from a new one, all hashes of a file would have to be held.
+
+A sample that cannot be understood is a row with its reason.
+"""
+
+import contextlib
+import functools
+import gzip
+import json
+import posixpath
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, BinaryIO, cast
+
+import pyarrow as pa
+
+from pipeline.conversation import SampleError, first_of, kind_of, named_image, read_conversation, read_marks
+from pipeline.json_reader import RawSample, read_lines, read_values
+from pipeline.source import (
+    CONVERSATION_AUTO,
+    CONVERSATION_COLUMNS,
+    SourceColumns,
+    SourceRow,
+    as_texts,
+    without_null_questions,
+)
+from pipeline.storage import ObjectInfo, open_store
+from schemas.errors import ErrorKind, RowError
+from schemas.rows import RowImage
+
+LINES_EXTENSIONS, VALUES_EXTENSION, GZIP_EXTENSION = (".jsonl", ".ndjson"), ".json", ".gz"
+IMAGE_KEYS = ("images", "image", "image_path", "image_url", "image_uri", "file_name")
+CARRIED_BY_DEFAULT = ("id",)
+
+
+def is_json(uri: str) -> bool:
+    """Whether the name is one of a file of JSON samples."""
+    return _extension(uri) in (*LINES_EXTENSIONS, VALUES_EXTENSION)
+
+
+class JsonSamples:
+    """A source whose samples are lines or array elements of JSON files, which name their images by URIs."""
+
+    image_column: str | None = None
+
+    def __init__(
+        self,
+        files: Sequence[ObjectInfo],
+        *,
+        folder_uri: str,
+        image_key: str | None,
+        image_root: str | None,
+        carry: Sequence[str] | None,
+        columns: SourceColumns,
+        num_ignored: int = 0,
+    ) -> None:
+        """
+        Args:
+            image_key: None for the one of `IMAGE_KEYS` that a sample has.
+            image_root: the folder that relative names of images start from; None for that of their file.
+            carry: None for `CARRIED_BY_DEFAULT`. All are carried as text; what is no text, as its JSON.
+        """
+        assert files, "a source has at least one file"
+        self._files = tuple(files)
+        self.folder_uri = folder_uri
+        self.num_ignored = num_ignored
+        self._image_key, self._image_root, self._columns = image_key, image_root, columns
+        names = CARRIED_BY_DEFAULT if carry is None else tuple(carry)
+        self.carried_schema = pa.schema([(name, pa.string()) for name in names]) if names else None
+        self._nothing_carried = self._carried({})
+
+    def rows(self) -> Iterator[SourceRow]:
+        num_rows = 0
+        for info in self._files:
+            for row in self._file_rows(info):
+                num_rows += 1
+                yield row
+        if num_rows == 0:
+            raise ValueError(f"no sample found in {len(self._files)} JSON files, the first {self._files[0].uri}")
+
+    def _file_rows(self, info: ObjectInfo) -> Iterator[SourceRow]:
+        base = self._image_root or info.uri.rpartition("/")[0]
+        are_lines = _extension(info.uri) in LINES_EXTENSIONS
+        number = 0 if are_lines else -1
+        with _open(info.uri) as file:
+            samples = read_lines(file) if are_lines else read_values(file)
+            try:
+                for sample in samples:
+                    number = sample.number
+                    yield self._row(sample, f"{info.uri}#{number}", _shown(info.uri, number, are_lines), base)
+            except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+                lost = RawSample(number=number + 1, digest="", error=f"cannot be unpacked, nor what follows: {error}")
+                yield self._row(lost, f"{info.uri}#{lost.number}", _shown(info.uri, lost.number, are_lines), base)
+
+    def _row(self, sample: RawSample, place: str, shown: str, base: str) -> SourceRow:
+        fields: dict[str, Any] = {"images": ()}
+        try:
+            if sample.error:
+                raise SampleError(sample.error)
+            if not isinstance(sample.value, Mapping):
+                raise SampleError(f"is {kind_of(sample.value)} instead of an object")
+            fields["carried"] = self._carried(sample.value)
+            fields |= self._fields(sample.value, base)
+        except (SampleError, RecursionError) as error:
+            reason = "is nested too deeply" if isinstance(error, RecursionError) else str(error)
+            fields.setdefault("carried", self._nothing_carried)
+            fields["error"] = RowError(kind=ErrorKind.BAD_SAMPLE, message=f"{shown}: {reason}")
+        return SourceRow(place=place, version=sample.digest, **fields)
+
+    def _fields(self, sample: Mapping[str, Any], base: str) -> dict[str, Any]:
+        columns = self._columns
+        image_of = functools.partial(named_image, base=base)
+        images = self._images(sample, image_of)
+        fields: dict[str, Any] = without_null_questions(
+            _texts(sample, columns.questions), _texts(sample, columns.original_answers)
+        )
+        if columns.conversation is not None:
+            conversation = read_conversation(_conversation(sample, columns.conversation), images, image_of)
+            fields["turns"], images = conversation.turns, conversation.images
+        queries = _texts(sample, columns.queries)
+        return fields | {
+            "images": images,
+            "queries": tuple(query for query in queries if query is not None),
+            "original_text": _text(sample, columns.original_text),
+            "marks": read_marks(sample.get(columns.marks)) if columns.marks is not None else (),
+        }
+
+    def _images(self, sample: Mapping[str, Any], image_of: Any) -> tuple[RowImage, ...]:
+        keys = IMAGE_KEYS if self._image_key is None else (self._image_key,)
+        # An empty name or list is how some write that there is no image.
+        named = [key for key in keys if sample.get(key) not in (None, "", [])]
+        if len(named) > 1 and {"image", "images"} <= {*named}:
+            raise SampleError("has both image and images: set source.image_column to one of them")
+        if not named:
+            return ()
+        value = sample[named[0]]
+        return tuple(map(image_of, value if isinstance(value, list) else [value]))
+
+    def _carried(self, sample: Mapping[str, Any]) -> bytes:
+        if self.carried_schema is None:
+            return b""
+        values = [[_as_text(sample.get(name))] for name in self.carried_schema.names]
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, self.carried_schema) as writer:
+            writer.write_batch(pa.record_batch(values, schema=self.carried_schema))
+        return sink.getvalue().to_pybytes()
+
+
+@contextlib.contextmanager
+def _open(uri: str) -> Iterator[BinaryIO]:
+    with open_store(uri).open(uri) as file:
+        if not uri.lower().endswith(GZIP_EXTENSION):
+            yield file
+            return
+        with gzip.open(file) as unpacked:
+            yield cast(BinaryIO, unpacked)
+
+
+def _extension(uri: str) -> str:
+    name = uri.lower().removesuffix(GZIP_EXTENSION)
+    return posixpath.splitext(name)[1]
+
+
+def _shown(uri: str, number: int, are_lines: bool) -> str:
+    return f"{uri}, {'line' if are_lines else 'sample'} {number}"
+
+
+def _conversation(sample: Mapping[str, Any], name: str) -> object:
+    names = CONVERSATION_COLUMNS if name == CONVERSATION_AUTO else (name,)
+    found = first_of(sample, names)
+    if found is None:
+        keys = ", ".join(list(sample)[:20])
+        raise SampleError(f"has no {' or '.join(names)}; it has: {keys:.200}")
+    return found
+
+
+def _texts(sample: Mapping[str, Any], name: str | None) -> tuple[str | None, ...]:
+    value = None if name is None else sample.get(name)
+    texts = value if isinstance(value, list) else [value]
+    if not all(text is None or isinstance(text, str) for text in texts):
+        raise SampleError(f"{name} is not a text or a list of texts")
+    return as_texts(value)
+
+
+def _text(sample: Mapping[str, Any], name: str | None) -> str | None:
+    value = None if name is None else sample.get(name)
+    if value is not None and not isinstance(value, str):
+        raise SampleError(f"{name} is {kind_of(value)} instead of a text")
+    return value
+
+
+def _as_text(value: object) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False)
