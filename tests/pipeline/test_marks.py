@@ -79,6 +79,14 @@ def test_circle_touches_the_sides_of_its_box_and_not_the_corners(size: tuple[int
         assert not is_drawn[height // 2, width // 2]
 
 
+@pytest.mark.parametrize("kind", ["box", "circle"])
+def test_corners_may_come_in_any_order(kind: str):
+    one, other = (
+        drawn_on_white((200, 100), mark(kind, *corners)) for corners in (((50, 20), (150, 80)), ((150, 80), (50, 20)))
+    )
+    assert columns_and_rows(one) == columns_and_rows(other)
+
+
 @pytest.mark.parametrize("size", SIZES, ids=SIZE_IDS)
 @pytest.mark.parametrize("kind", ["arrow", "scribble"])
 def test_line_runs_from_its_first_point_to_its_last(kind: str, size: tuple[int, int]):
