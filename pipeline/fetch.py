@@ -4,6 +4,7 @@ It does not look into the bytes: whether they are an image is found out by the d
 """
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,6 +12,7 @@ from typing import Any
 
 from pipeline.parquet_members import MemberReader, parse_bytes_member
 from pipeline.patience import Patience
+from pipeline.range_member import parse_range_member, read_range
 from pipeline.storage import StorageError, open_store, shown_uri
 from pipeline.uri_policy import UriPolicy
 from schemas.errors import ErrorKind, RowError
@@ -104,6 +106,9 @@ class FetchImage:
 
     def _reader(self, row: ImageRow, image: RowImage) -> Callable[[RowImage], bytes]:
         """What lies in a container or was listed itself is the source's; any other URI was chosen by a sample."""
+        if parse_range_member(image.member):
+            # A place is the file's URI and a number; a name may hold any letters.
+            return functools.partial(self._read_range, row.place.rpartition("#")[0])
         if image.member:
             return self._read_member
         return self._read_named if row.place else self._read_listed
@@ -114,6 +119,11 @@ class FetchImage:
     def _read_listed(self, image: RowImage) -> bytes:
         store = open_store(image.uri, patience=self._patience)
         return store.get(image.uri, max_bytes=self._max_bytes, version=image.version)
+
+    def _read_range(self, file_uri: str, image: RowImage) -> bytes:
+        found = parse_range_member(image.member)
+        assert found is not None, f"{image.member!r} is no range of bytes"
+        return read_range(file_uri, *found, version=image.version, max_bytes=self._max_bytes, patience=self._patience)
 
     def _read_member(self, image: RowImage) -> bytes:
         place = parse_bytes_member(image.member)

@@ -68,6 +68,11 @@ def read_values(file: BinaryIO) -> Iterator[RawSample]:
         yield _bad(number, b"", "the file ends before its array does: it is cut off")
 
 
+def parse_sample(encoded: bytes) -> RawSample:
+    """Of a text that holds this one sample."""
+    return _sample(0, encoded.removeprefix(_BOM))
+
+
 class _Pieces:
     """The text of a file from a place on, a piece at a time. Bytes that are not UTF-8 are lone surrogates in it."""
 

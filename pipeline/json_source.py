@@ -10,7 +10,6 @@ A sample that cannot be understood is a row with its reason.
 import contextlib
 import functools
 import gzip
-import json
 import posixpath
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,16 +17,10 @@ from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
 
-from pipeline.conversation import SampleError, first_of, kind_of, named_image, read_conversation, read_marks
+from pipeline.conversation import SampleError, kind_of, named_image
 from pipeline.json_reader import RawSample, read_lines, read_values
-from pipeline.source import (
-    CONVERSATION_AUTO,
-    CONVERSATION_COLUMNS,
-    SourceColumns,
-    SourceRow,
-    as_texts,
-    without_null_questions,
-)
+from pipeline.sample_fields import carried_texts, fields_of
+from pipeline.source import SourceColumns, SourceRow
 from pipeline.storage import ObjectInfo, open_store
 from schemas.errors import ErrorKind, RowError
 from schemas.rows import RowImage
@@ -112,22 +105,8 @@ class JsonSamples:
         return SourceRow(place=place, version=sample.digest, **fields)
 
     def _fields(self, sample: Mapping[str, Any], base: str) -> dict[str, Any]:
-        columns = self._columns
         image_of = functools.partial(named_image, base=base)
-        images = self._images(sample, image_of)
-        fields: dict[str, Any] = without_null_questions(
-            _texts(sample, columns.questions), _texts(sample, columns.original_answers)
-        )
-        if columns.conversation is not None:
-            conversation = read_conversation(_conversation(sample, columns.conversation), images, image_of)
-            fields["turns"], images = conversation.turns, conversation.images
-        queries = _texts(sample, columns.queries)
-        return fields | {
-            "images": images,
-            "queries": tuple(query for query in queries if query is not None),
-            "original_text": _text(sample, columns.original_text),
-            "marks": read_marks(sample.get(columns.marks)) if columns.marks is not None else (),
-        }
+        return fields_of(sample, self._columns, self._images(sample, image_of), image_of)
 
     def _images(self, sample: Mapping[str, Any], image_of: Any) -> tuple[RowImage, ...]:
         keys = IMAGE_KEYS if self._image_key is None else (self._image_key,)
@@ -141,13 +120,7 @@ class JsonSamples:
         return tuple(map(image_of, value if isinstance(value, list) else [value]))
 
     def _carried(self, sample: Mapping[str, Any]) -> bytes:
-        if self.carried_schema is None:
-            return b""
-        values = [[_as_text(sample.get(name))] for name in self.carried_schema.names]
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, self.carried_schema) as writer:
-            writer.write_batch(pa.record_batch(values, schema=self.carried_schema))
-        return sink.getvalue().to_pybytes()
+        return b"" if self.carried_schema is None else carried_texts(sample, self.carried_schema)
 
 
 @contextlib.contextmanager
@@ -167,33 +140,3 @@ def _extension(uri: str) -> str:
 
 def _shown(uri: str, number: int, are_lines: bool) -> str:
     return f"{uri}, {'line' if are_lines else 'sample'} {number}"
-
-
-def _conversation(sample: Mapping[str, Any], name: str) -> object:
-    names = CONVERSATION_COLUMNS if name == CONVERSATION_AUTO else (name,)
-    found = first_of(sample, names)
-    if found is None:
-        keys = ", ".join(list(sample)[:20])
-        raise SampleError(f"has no {' or '.join(names)}; it has: {keys:.200}")
-    return found
-
-
-def _texts(sample: Mapping[str, Any], name: str | None) -> tuple[str | None, ...]:
-    value = None if name is None else sample.get(name)
-    texts = value if isinstance(value, list) else [value]
-    if not all(text is None or isinstance(text, str) for text in texts):
-        raise SampleError(f"{name} is not a text or a list of texts")
-    return as_texts(value)
-
-
-def _text(sample: Mapping[str, Any], name: str | None) -> str | None:
-    value = None if name is None else sample.get(name)
-    if value is not None and not isinstance(value, str):
-        raise SampleError(f"{name} is {kind_of(value)} instead of a text")
-    return value
-
-
-def _as_text(value: object) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
-    return json.dumps(value, ensure_ascii=False)

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from pipeline.storage import ObjectInfo, StorageError, Store, check_readable, local_path
+from pipeline.storage import ObjectInfo, StorageError, Store, check_readable, local_path, no_such_bytes
 from schemas.errors import ErrorKind
 
 _TEMPORARY_PREFIX = ".labelmill-put-"
@@ -42,6 +42,16 @@ class LocalStore(Store):
             with open(local_path(uri), "rb", opener=_open_without_waiting) as file:
                 check_readable(_info(uri, os.fstat(file.fileno())), max_bytes=max_bytes, version=version)
                 return file.read()
+
+    def get_range(self, info: ObjectInfo, first: int, num_bytes: int) -> bytes:
+        with _local_errors(info.uri):
+            with open(local_path(info.uri), "rb", opener=_open_without_waiting) as file:
+                now = _info(info.uri, os.fstat(file.fileno()))
+                check_readable(now, max_bytes=None, version=info.version)
+                if first + num_bytes > now.num_bytes:
+                    raise no_such_bytes(info.uri, first, num_bytes)
+                file.seek(first)
+                return file.read(num_bytes)
 
     def open(self, uri: str) -> BinaryIO:
         self.head(uri)

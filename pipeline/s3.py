@@ -19,7 +19,7 @@ from pipeline.patience import Patience
 from pipeline.s3_client import code_of, reader, s3_errors, writer
 from pipeline.s3_errors import no_answer
 from pipeline.s3_upload import put_file
-from pipeline.storage import ObjectInfo, StorageError, Store, check_readable, new_probe_uri, split_s3
+from pipeline.storage import ObjectInfo, StorageError, Store, check_readable, new_probe_uri, no_such_bytes, split_s3
 from schemas.errors import ErrorKind
 
 SLOWEST_BYTES_PER_S = 10_000
@@ -116,12 +116,16 @@ class S3Store(Store):
         return cast(BinaryIO, io.BufferedReader(_RangedObject(self, self.head(uri)), buffer_size=_READ_AHEAD_BYTES))
 
     def get_range(self, info: ObjectInfo, first: int, num_bytes: int) -> bytes:
-        """`num_bytes` bytes of an object from its byte `first`; CHANGED once it is not the object of `info`."""
         bucket, key = split_s3(info.uri)
         byte_range = f"bytes={first}-{first + num_bytes - 1}"
 
         def request() -> bytes:
-            found = reader().get_object(Bucket=bucket, Key=key, Range=byte_range)
+            try:
+                found = reader().get_object(Bucket=bucket, Key=key, Range=byte_range)
+            except ClientError as error:
+                if code_of(error) in ("InvalidRange", "416"):
+                    raise no_such_bytes(info.uri, first, num_bytes) from None
+                raise
             with contextlib.closing(found["Body"]) as body:
                 current = _info(info.uri, num_bytes=num_bytes, etag=found.get("ETag"))
                 check_readable(current, max_bytes=None, version=info.version)

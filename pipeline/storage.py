@@ -77,6 +77,17 @@ class Store(ABC):
         """
 
     @abstractmethod
+    def get_range(self, info: ObjectInfo, first: int, num_bytes: int) -> bytes:
+        """`num_bytes` bytes, at least one, of an object from its byte `first`; all of them must be there.
+
+        Args:
+            info: the object as it was listed. Its size is not looked at.
+
+        Raises:
+            StorageError: CHANGED once it is not the version of `info`, or has no such bytes.
+        """
+
+    @abstractmethod
     def open(self, uri: str) -> BinaryIO:
         """The object as a seekable binary file that reads what is asked for; close it."""
 
@@ -178,6 +189,13 @@ def check_readable(info: ObjectInfo, *, max_bytes: int | None, version: str) -> 
             ErrorKind.TOO_MANY_BYTES,
             f"{shown_uri(info.uri)}: {info.num_bytes} bytes, more than limits.max_bytes = {max_bytes}",
         )
+
+
+def no_such_bytes(uri: str, first: int, num_bytes: int) -> StorageError:
+    """An object that is shorter than whoever listed its parts saw it."""
+    return StorageError(
+        ErrorKind.CHANGED, f"{shown_uri(uri)}: has no {num_bytes} bytes at its byte {first} any more; list it again"
+    )
 
 
 def uri_scheme(uri: str) -> str:

@@ -68,7 +68,7 @@ class SourceSpec(Spec):
 
     uri: Location
     """A folder, a glob, an `s3://` prefix, or a file of samples (Parquet, JSON, JSON lines)."""
-    format: Literal["auto", "images", "parquet", "json"] = "auto"
+    format: Literal["auto", "images", "parquet", "json", "webdataset"] = "auto"
     """`images`: image files below the URI; `parquet`: tables with an image column; `json`: arrays or lines of samples;
     `auto` looks at the names."""
     image_column: Text | None = None

@@ -120,7 +120,9 @@ def test_glob_with_impossible_brackets_is_named(tmp_path):
 
 def test_empty_source_says_what_was_looked_at(folder_uri):
     put_files(folder_uri, "notes.txt", "more.txt")
-    with pytest.raises(ValueError, match=r"no image, Parquet or JSON file found at .*/source \(2 other files"):
+    with pytest.raises(
+        ValueError, match=r"no images, Parquet files, .* or PDF files found at .*/source \(2 other files"
+    ):
         source_at(folder_uri)
     with pytest.raises(ValueError, match=r"found at .*/\*\.jpg \(0 other"):
         source_at(join_uri(folder_uri, "*.jpg"))
