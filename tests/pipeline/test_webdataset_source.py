@@ -1,4 +1,3 @@
-import io
 import json
 
 import pyarrow as pa
@@ -16,7 +15,7 @@ from schemas.rows import Turn, rows_of, to_columns
 from tests.faulty_s3 import faulty_s3
 from tests.pipeline.pictures import encode, four_corners
 from tests.pipeline.tables import rows_at, source_at
-from tests.pipeline.tars import BLOCK, END, header, padded, tar
+from tests.pipeline.tars import END, header, padded, tar
 from tests.s3 import use_proxy
 
 PICTURE = encode(four_corners(), "JPEG")
