@@ -4,7 +4,6 @@ A recipe is data: prompts, steps, parameters, gates. What data cannot say, how a
 function that `parse` names. Does not know which recipes there are, nor how they run.
 """
 
-import re
 import string
 from typing import Annotated, Literal
 
@@ -13,7 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from schemas.gates import GatesSpec
 from schemas.job_problems import refuse
-from schemas.recipe_specs import Real, Spec, Text, Texts, Whole
+from schemas.recipe_specs import SLUG, Real, Slug, Spec, Text, Texts, Whole, not_empty
 from schemas.tables import OWN
 
 FACTS = ("metadata", "place", "original")
@@ -29,7 +28,6 @@ _IN_PLACE_OF = {
     "marks": {"question", "mark"},
     "labels": {"text"},
 }
-_SLUG = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
 
 def placeholders(template: str) -> list[str]:
@@ -38,16 +36,10 @@ def placeholders(template: str) -> list[str]:
     for _, name, form, conversion in string.Formatter().parse(template):
         if name is None:
             continue
-        if not _SLUG.fullmatch(name) or form or conversion:
+        if not SLUG.fullmatch(name) or form or conversion:
             raise ValueError(f"{{{name}}} in {template[:60]!r} is no name: write {{{{ and }}}} for braces in the text")
         found.append(name)
     return found
-
-
-def _slug(text: str) -> str:
-    if not _SLUG.fullmatch(text):
-        raise refuse(f"must hold lower case letters, digits, '-' and '_' only, got {text!r}")
-    return text
 
 
 def _template(text: str) -> str:
@@ -58,9 +50,8 @@ def _template(text: str) -> str:
     return text
 
 
-Slug = Annotated[str, AfterValidator(_slug)]
 Template = Annotated[Text, AfterValidator(_template)]
-Templates = Annotated[tuple[Template, ...], Field(min_length=1)]
+Templates = Annotated[tuple[Template, ...], AfterValidator(not_empty)]
 
 
 class LoopStopSpec(Spec):
@@ -200,7 +191,7 @@ class RecipeFile(Spec):
     """and those with more, where the prompts speak of so many."""
     count: Whole | None = Field(default=None, ge=1)
     """Default of `{count}`, for recipes that are asked for so many things; a job may give another."""
-    steps: tuple[StepFile, ...] = Field(min_length=1)
+    steps: Annotated[tuple[StepFile, ...], AfterValidator(not_empty)]
     """In order; the answers of the last one are the labels."""
 
     @model_validator(mode="after")
