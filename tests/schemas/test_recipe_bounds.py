@@ -45,7 +45,10 @@ def test_bounds_that_nothing_is_within_are_refused():
 
 @pytest.mark.parametrize(
     ("values", "words"),
-    [({"language": "html"}, "language is no text of the table ocr"), ({"score": "1"}, "which has text, format")],
+    [
+        ({"language": "html"}, "language is no column of a label table with texts"),
+        ({"score": "1"}, "ocr has text, format"),
+    ],
 )
 def test_fixed_text_goes_into_a_text_column_of_the_recipes_own_table(values: dict[str, str], words: str):
     assert recipe_file(values={"format": "html"}).values == {"format": "html"}
