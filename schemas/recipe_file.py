@@ -199,9 +199,8 @@ class RecipeFile(Spec):
         known = [field.name for field in OWN[self.table] if pa.types.is_string(field.type)]
         for name in self.values:
             if name not in known:
-                raise refuse(
-                    f"{name} is no text of the table {self.table}, which has {', '.join(known)}", "values", name
-                )
+                listed = ", ".join(known)
+                raise refuse(f"{name} is no column of a label table with texts: {self.table} has {listed}", "values")
         return self
 
     @model_validator(mode="after")

@@ -140,7 +140,7 @@ class Decode:
         constraint = self._constraint(box_label) if self.step.constrain or (retry and retry.constrain) else None
         params = {**self._generation(retry), "seed": self._seed(ask, number)}
         answer = await self._ask(views, ask, wording, answered, {**params, "constraint": constraint})
-        parsed = self._parsed(answer, ask, box_label)
+        parsed = self._parsed(answer, ask, wording, box_label)
         findings = judge(self._judged(answer, ask, wording, parsed), self.step.gates)
         flags = (*_FINISHED.get(answer.finish_reason, ()), *parsed.flags, *(finding.flag for finding in findings))
         accepted = Accepted(
@@ -187,7 +187,7 @@ class Decode:
             return BoxList(label=box_label, max_boxes=self.spec.max_boxes or self.step.max_boxes)
         return Choice(options=self.step.choices) if self.step.answer == "choice" else None
 
-    def _parsed(self, answer: Answer, ask: Ask, box_label: str) -> Parsed:
+    def _parsed(self, answer: Answer, ask: Ask, wording: Wording, box_label: str) -> Parsed:
         style_name, style = style_of(self.step, self.spec)
         answered = Answered(
             text=answer.text,
@@ -196,6 +196,7 @@ class Decode:
             style=style,
             ask=ask,
             row=self.row,
+            instruction=wording.instruction,
             box_label=box_label,
         )
         if self.step is not self.recipe.file.last:

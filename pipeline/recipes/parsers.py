@@ -40,6 +40,8 @@ class Answered:
     style: Style
     ask: Ask
     row: ImageRow
+    instruction: str = ""
+    """The prompt's own words."""
     box_label: str = ""
     """The boxes' name, where the step asks for boxes."""
 
@@ -91,8 +93,9 @@ def _qa(answered: Answered) -> Parsed:
 def _visual_prompt(answered: Answered) -> Parsed:
     text, mark = answered.text.strip(), answered.ask.mark
     assert mark is not None, "a visual prompt is asked of a mark"
+    question = answered.ask.question or answered.instruction
     drawn = {"kind": mark.kind, "points": [{"x": x, "y": y} for x, y in mark.points], "color": mark.color}
-    return Parsed(values={"question": answered.ask.question, "answer": text, "mark": drawn}, text=text)
+    return Parsed(values={"question": question, "answer": text, "mark": drawn}, text=text)
 
 
 def _grounding(answered: Answered) -> Parsed:

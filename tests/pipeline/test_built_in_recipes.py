@@ -206,12 +206,12 @@ CASES = {
         values=[{"code": PAGE, "language": "html"}],
     ),
     "visual-prompt": Case(
-        entries=({"name": "visual-prompt", "marks_from": "marks"},),
+        entries=({"name": "visual-prompt", "marks_from": "marks", "variants": [0]},),
         row={"marks": (ARROW, CIRCLE)},
         answers=(("red arrow", "A lamp."), ("yellow circle", "A door."), ("", "not asked")),
         values=[
             {
-                "question": "",
+                "question": "What is marked with the red arrow in this image? Describe it in detail.",
                 "answer": "A lamp.",
                 "mark": {
                     "kind": "arrow",
@@ -220,7 +220,7 @@ CASES = {
                 },
             },
             {
-                "question": "",
+                "question": "What is marked with the yellow circle in this image? Describe it in detail.",
                 "answer": "A door.",
                 "mark": {
                     "kind": "circle",
