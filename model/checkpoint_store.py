@@ -208,4 +208,4 @@ def _new_client() -> Any:  # boto3 builds its clients' types at run time
         max_pool_connections=2 * NUM_CONNECTIONS,  # checksums are asked for at the same time
         s3={"addressing_style": "path"} if os.environ.get("AWS_ENDPOINT_URL") else None,
     )
-    return boto3.client("s3", config=config)
+    return boto3.session.Session().client("s3", config=config)  # the default one is not safe to share between threads

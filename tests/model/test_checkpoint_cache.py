@@ -1,6 +1,7 @@
 """A checkpoint of a store is fetched once per node, whatever is killed, damaged, changed or full meanwhile."""
 
 import contextlib
+import io
 import json
 import logging
 import os
@@ -16,10 +17,12 @@ from pathlib import Path
 
 import boto3
 import pytest
+from boto3.s3.transfer import TransferConfig
 
 from model import checkpoint_cache, checkpoint_locks, checkpoint_space, ranged_download
 from model.checkpoint_cache import cached_folder
 from model.checkpoint_store import NUM_CONNECTIONS
+from tests import swift
 from tests.command import REPOSITORY
 from tests.faulty_s3 import Fault, FaultyS3, faulty_s3
 
@@ -52,10 +55,19 @@ def proxy(moto_endpoint: str, bucket: str, monkeypatch: pytest.MonkeyPatch) -> I
 
 def put(uri: str, content: Mapping[str, bytes] = CONTENT) -> str:
     bucket, _, prefix = uri.removeprefix("s3://").partition("/")
-    client = boto3.client("s3")
+    client = boto3.session.Session().client("s3")
     for name, body in content.items():
         client.put_object(Bucket=bucket, Key=f"{prefix}/{name}", Body=body)
     return uri
+
+
+def put_in_parts(uri: str, name: str) -> bytes:
+    """Two parts, the smallest that a store takes."""
+    body = random.Random(3).randbytes(5 * 1024 * 1024 + 1000)
+    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+    config = TransferConfig(multipart_threshold=len(body), multipart_chunksize=5 * 1024 * 1024)
+    boto3.session.Session().client("s3").upload_fileobj(io.BytesIO(body), bucket, f"{prefix}/{name}", Config=config)
+    return body
 
 
 def everything(name: str) -> bool:
@@ -124,6 +136,35 @@ def all_connections_stall(proxy: FaultyS3) -> bool:
 def test_checkpoint_is_fetched_in_ranges_and_every_range_once(bucket: str, proxy: FaultyS3):
     assert content_of(cached_folder(put(f"{bucket}/c"), everything)) == CONTENT
     assert len(ranges_asked(proxy)) == ranges_asked(proxy).total() == NUM_RANGES
+
+
+def test_object_that_was_uploaded_in_parts_is_compared_part_by_part(
+    bucket: str, proxy: FaultyS3, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr(ranged_download, "RANGE_BYTES", 1_000_000)
+    uri = put(f"{bucket}/c", {"config.json": b"{}"})
+    weights = put_in_parts(f"{bucket}/c", "weights.safetensors")
+    assert content_of(cached_folder(uri, everything)) == {"config.json": b"{}", "weights.safetensors": weights}
+    assert ("HEAD", f"/{bucket.removeprefix('s3://')}/c/weights.safetensors?partNumber=1", "") in proxy.requests
+    assert not caplog.records
+
+
+@pytest.mark.swift
+@pytest.mark.skipif(swift.reason_to_skip() is not None, reason=str(swift.reason_to_skip()))
+def test_checkpoint_is_fetched_from_swift_and_goes_on_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr(ranged_download, "RANGE_BYTES", 1_000_000)
+    with swift.swift_store(tmp_path / "swift", monkeypatch) as bucket:
+        uri = put(f"{bucket}/c")
+        weights = put_in_parts(uri, "weights.safetensors")
+        folder = cached_folder(uri, everything)
+        assert content_of(folder) == {**CONTENT, "weights.safetensors": weights}
+        assert not caplog.records
+        flip_a_bit(folder / "weights.safetensors", 6_000_000)
+        assert content_of(cached_folder(uri, everything)) == {**CONTENT, "weights.safetensors": weights}
+        put(uri, {"one.safetensors": b"another"})
+        assert content_of(cached_folder(uri, everything))["one.safetensors"] == b"another"
 
 
 def test_killed_download_goes_on_with_the_ranges_that_are_missing(bucket: str, proxy: FaultyS3, cache: Path):
