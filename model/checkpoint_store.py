@@ -5,6 +5,7 @@ is kept on this machine.
 """
 
 import contextlib
+import logging
 import math
 import os
 import random
@@ -29,6 +30,7 @@ _MAY_PASS_CODES = ("SlowDown", "RequestTimeout", "InternalError", "ServiceUnavai
 _CHANGED_STATUS = (404, 412, 416)
 
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
 
 
 class StoreChanged(Exception):  # noqa: N818 - not a fault: whoever reads lists again
@@ -81,7 +83,10 @@ class CheckpointStore:
 
     def checksum(self, file: StoredFile) -> ObjectChecksum | None:
         """What the store says that all bytes of the object give; None where it says nothing that can be checked."""
-        return self._ask(lambda: self._checksum(file))
+        head = self._head(file, IfMatch=f'"{file.etag}"', ChecksumMode="ENABLED")
+        part = self._head(file, PartNumber=1) if "-" in file.etag else {}  # the first part's size is that of most
+        part_bytes = part["ContentLength"] if "PartsCount" in part else None
+        return checksum_of(head, file.etag, num_bytes=file.num_bytes, part_bytes=part_bytes) if head else None
 
     def close(self) -> None:
         """Lets requests of other threads that wait for another try fail at once."""
@@ -116,14 +121,13 @@ class CheckpointStore:
         assert len(data) == num_bytes  # the client library compares with the length of the answer
         return data
 
-    def _checksum(self, file: StoredFile) -> ObjectChecksum | None:
-        where = {"Bucket": self.bucket, "Key": file.key}
-        head = self._client.head_object(**where, IfMatch=f'"{file.etag}"', ChecksumMode="ENABLED")
-        part_bytes = None
-        if "-" in file.etag:  # an object of several parts, whose sizes only the first part tells
-            part = self._client.head_object(**where, PartNumber=1)
-            part_bytes = part["ContentLength"] if "PartsCount" in part else None
-        return checksum_of(head, file.etag, num_bytes=file.num_bytes, part_bytes=part_bytes)
+    def _head(self, file: StoredFile, **details: Any) -> dict[str, Any]:
+        """Empty where the store refuses: what it would say is asked for to be sure, not to go on."""
+        try:
+            return self._ask(lambda: self._client.head_object(Bucket=self.bucket, Key=file.key, **details))
+        except _RefusedError as error:
+            _log.info("checkpoint %r: of %s the store does not tell %s (%s)", self.uri, file.name, details, error)
+            return {}
 
     def _ask(self, ask: Callable[[], T], *, patience_s: float | None = None) -> T:
         patience_s = self._patience_s if patience_s is None else patience_s
@@ -176,10 +180,14 @@ class CheckpointStore:
             return _MayPassError(said)
         if status in _CHANGED_STATUS and code != "NoSuchBucket":
             return StoreChanged(said)
-        return ValueError(f"checkpoint {self.uri!r} could not be fetched: {said}")
+        return _RefusedError(f"checkpoint {self.uri!r} could not be fetched: {said}")
 
 
 class _MayPassError(Exception):
+    pass
+
+
+class _RefusedError(ValueError):
     pass
 
 
