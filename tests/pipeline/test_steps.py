@@ -272,7 +272,7 @@ class TestMarks:
         assert view.looked_at == [BOX, ARROW]
         assert view.prompts == [("What is at the ", data("red box"), "?"), ("What is at the ", data("blue arrow"), "?")]
         assert labels[1].values == {
-            "question": "",
+            "question": "What is at the blue arrow?",
             "answer": "a cat",
             "mark": {"kind": "arrow", "points": [{"x": 5.0, "y": 6.0}, {"x": 7.0, "y": 8.0}], "color": "blue"},
         }

@@ -154,8 +154,8 @@ class TestProblems:
         assert str(caught.value).splitlines() == [
             "name: must start with a letter or digit and hold only those, '-', '_' and '.', got 'my photos'",
             "source.uri: is missing",
-            "source.url: unknown key; did you mean 'uri'? known keys: uri, format, image_column, carry, image_roots, "
-            "allow_http",
+            "source.url: unknown key; did you mean 'uri'? known keys: uri, format, image_column, image_root, "
+            "carry, image_roots, allow_http",
             "recipes.1.max_new_tokens: must be at least 1, got 0",
             "output: is missing",
             "limits.max_bytes: must be a whole number, got 'many'",
@@ -505,7 +505,7 @@ class TestDigest:
 
     def test_is_sha256_in_hex_and_stays_the_same_between_versions(self):
         """A changed default or a new key changes it, and makes finished jobs look changed: decide that knowingly."""
-        assert load_job(SMALL).digest() == "3ad2bbb84b42b81e5c595739e8fc7ac923ed6cfc01e94fed1ce734fa3d9731ba"
+        assert load_job(SMALL).digest() == "f5d2cc8a718ed734194de5e41e2ce4c1b17924ac72f505ead670128d4796f8d4"
 
 
 @pytest.mark.parametrize("text", [FULL, SMALL], ids=["full", "small"])
