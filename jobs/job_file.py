@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.recipes import check_recipes
+from pipeline.recipes import problems_of_recipes
 from schemas.job import JobSpec, load_job
 
 
@@ -13,6 +13,4 @@ def read_job(path_or_text: str | Path, overrides: Sequence[str] = ()) -> JobSpec
     Raises:
         JobError: with one problem for each mistake.
     """
-    job = load_job(path_or_text, overrides)
-    check_recipes(job.recipes)
-    return job
+    return load_job(path_or_text, overrides, check_recipes=problems_of_recipes)

@@ -1,6 +1,5 @@
 """`labelmill verify`: an output -> whether every input is accounted for, printed."""
 
-import dataclasses
 import json
 
 from jobs.exit_codes import EXIT_DONE, EXIT_FAILED
@@ -16,7 +15,7 @@ def verify_output(output: str, *, as_json: bool) -> int:
         print(f"... and {found.num_problems - len(found.problems)} more")
     print(_conclusion(found))
     if as_json:
-        print(json.dumps(dataclasses.asdict(found), ensure_ascii=False))
+        print(json.dumps(vars(found), ensure_ascii=False))
     return EXIT_FAILED if found.num_problems else EXIT_DONE
 
 

@@ -6,6 +6,7 @@ Knows nothing of jobs. Ray's own lines stay out of the terminal; what failed com
 import contextlib
 import logging
 import os
+import random
 import re
 import shutil
 import signal
@@ -16,11 +17,13 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray.data import DataContext
 from ray.exceptions import RayError
 from ray.experimental import internal_kv
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline.storage import StorageError
 
@@ -84,6 +87,17 @@ class StopSignal:
     @property
     def _key(self) -> bytes:
         return f"labelmill/stop/{self.run}".encode()
+
+
+def prefer_nodes_without_gpus() -> dict[str, Any]:
+    """Arguments for one worker that needs none: a node without GPUs, if there is one with room for it, else any. The
+    CPUs beside the GPUs are then free for what runs on those."""
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    plain = [node for node in nodes if not node["Resources"].get("GPU") and node["Resources"].get("CPU")]
+    if not plain or len(plain) == len(nodes):
+        return {}
+    (node,) = random.choices(plain, weights=[node["Resources"]["CPU"] for node in plain])
+    return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node["NodeID"], soft=True)}
 
 
 def _start(folder: Path) -> ClusterSize:

@@ -11,7 +11,7 @@ from typing import Any
 import ray.data
 from ray.data import ActorPoolStrategy, Dataset
 
-from pipeline.cluster import ClusterSize, StopSignal
+from pipeline.cluster import ClusterSize, StopSignal, prefer_nodes_without_gpus
 from pipeline.fetch import FetchImage
 from pipeline.in_hand import InHand
 from pipeline.label import LabelImage, ReplicaConfig
@@ -93,7 +93,7 @@ def label_images(work: Work, placement: Placement, *, shards: Sequence[str]) -> 
         expert_ranks=placement.expert_ranks,
         num_cpu_threads=None if placement.label_num_gpus else placement.label_num_threads,
     )
-    stop = stop_signal(work)
+    stop, rows_per_block = stop_signal(work), _rows_per_block(work, placement)
     of_actors: dict[str, Any] = {"max_restarts": MAX_DEATHS_OF_A_WORKER, "max_task_retries": MAX_DEATHS_OF_A_WORKER}
     of_tasks: dict[str, Any] = {"max_retries": MAX_DEATHS_OF_A_WORKER}
     return (
@@ -104,7 +104,7 @@ def label_images(work: Work, placement: Placement, *, shards: Sequence[str]) -> 
             num_cpus=placement.task_num_cpus,
             **of_tasks,
         )
-        .repartition(target_num_rows_per_block=_rows_per_block(work, placement))
+        .repartition(target_num_rows_per_block=rows_per_block)
         .map_batches(
             until_stopped(FetchImage, stop),
             fn_constructor_kwargs={
@@ -117,6 +117,7 @@ def label_images(work: Work, placement: Placement, *, shards: Sequence[str]) -> 
             batch_size=None,
             num_cpus=placement.fetch_num_cpus,
             compute=ActorPoolStrategy(size=1),
+            ray_remote_args_fn=prefer_nodes_without_gpus,
             **of_actors,
         )
         .map_batches(
@@ -133,6 +134,7 @@ def label_images(work: Work, placement: Placement, *, shards: Sequence[str]) -> 
             batch_size=None,
             num_cpus=placement.tile_num_cpus,
             compute=ActorPoolStrategy(size=placement.num_tile_actors),
+            ray_remote_args_fn=prefer_nodes_without_gpus,
             **of_actors,
         )
         .map_batches(
@@ -142,7 +144,7 @@ def label_images(work: Work, placement: Placement, *, shards: Sequence[str]) -> 
                 "recipes": work.recipes,
                 "in_hand": InHand(work.folder.in_hand_uri, work.wanted.run),
             },
-            batch_size=None,
+            batch_size=rows_per_block,  # a block each; Ray demands a number where there are GPUs
             num_cpus=placement.label_num_cpus,
             num_gpus=placement.label_num_gpus,
             compute=ActorPoolStrategy(size=placement.num_label_actors, max_concurrent_calls_per_actor=BLOCKS_IN_FLIGHT),

@@ -33,7 +33,8 @@ def owed_labels(recipe: RecordedRecipe, manifest: pa.RecordBatch) -> np.ndarray:
             owed_N = np.array([len(answered_turns([turn["role"] for turn in of])) for of in turns], np.int64)
         case _:
             return np.stack([np.zeros(manifest.num_rows, np.int64), np.full(manifest.num_rows, ANY_NUMBER)])
-    owed_N = np.where(_lengths(manifest, "images") < recipe.file.min_images, 0, owed_N)
+    is_taken_N = [recipe.file.takes(num_images) for num_images in _lengths(manifest, "images").tolist()]
+    owed_N = np.where(is_taken_N, owed_N, 0)
     return np.stack([owed_N, owed_N])
 
 

@@ -155,6 +155,13 @@ def _code(judged: Judged, gates: GatesSpec) -> Faults:
         yield "code_broken", detail
 
 
+def _form(judged: Judged, gates: GatesSpec) -> Faults:
+    assert gates.form is not None
+    for flag in judged.parse_flags:
+        if flag in gates.form.parse_flags:
+            yield flag, f"{judged.text[-60:]!r} ends without what was asked for"
+
+
 _GATES: dict[str, Callable[[Judged, GatesSpec], Faults]] = {
     "repetition": _repetition,
     "truncated": _truncated,
@@ -167,4 +174,5 @@ _GATES: dict[str, Callable[[Judged, GatesSpec], Faults]] = {
     "boxes": _boxes,
     "low_logprob": _low_logprob,
     "code": _code,
+    "form": _form,
 }

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from pipeline.ledger import RunFolder
 from pipeline.recipes import Recipe
+from pipeline.recipes.files import recipe_of
 from pipeline.storage import join_uri, open_store
 from schemas.job import JobSpec
-from schemas.job_yaml import parse_mapping
 from schemas.recipe_file import RecipeFile
 from schemas.recipe_specs import RecipeSpec
 
@@ -43,8 +43,7 @@ def read_recipes(folder: RunFolder, job: JobSpec) -> Mapping[str, RecordedRecipe
     found = {}
     for spec in job.recipes:
         id_ = spec.id or spec.name
-        document, _ = parse_mapping(store.get(_uri(folder, id_, "yaml")).decode(), what="recipe file")
-        found[id_] = RecordedRecipe(id=id_, spec=spec, file=RecipeFile.model_validate(document))
+        found[id_] = RecordedRecipe(id=id_, spec=spec, file=recipe_of(store.get(_uri(folder, id_, "yaml")).decode()))
     return found
 
 

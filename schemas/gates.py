@@ -109,6 +109,13 @@ class MarksGate(Gate):
     """Prose that holds control marks, or characters that a wrong decoding left: `<|det|>`, U+FFFD, "cafÃ©"."""
 
 
+class FormGate(Gate):
+    """The answer lacks a part that its form demands, and the parser found nothing there."""
+
+    parse_flags: tuple[str, ...] = ("final_answer_absent", "score_absent")
+    """What the parser says then."""
+
+
 class DuplicateGate(Spec):
     """The text is that of an earlier row of the dataset. Judged when the dataset is written, and flagged there."""
 
@@ -130,4 +137,5 @@ class GatesSpec(Spec):
     boxes: BoxesGate | None = None
     low_logprob: LowLogprobGate | None = None
     code: CodeGate | None = None
+    form: FormGate | None = None
     duplicate: DuplicateGate | None = None

@@ -3,10 +3,11 @@
 Does not know how a job runs: no storage, checkpoint or cluster is looked at here.
 """
 
+import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -209,7 +210,7 @@ class JobSpec(Spec):
 
         The name, the output, the resources, the time and memory of decoding and the tolerated share of quarantined
         images do not count, nor does the order of the recipes, nor what the source's tables are trusted with: that lets
-        images in or keeps them out, and changes none.
+        images in or keeps them out, and changes none. What a recipe's file says has digests of its own.
         """
         record = self.model_dump(
             mode="json",
@@ -221,7 +222,7 @@ class JobSpec(Spec):
                 "source": set(SourceSpec.TRUST),
             },
         )
-        record["recipes"].sort(key=lambda recipe: recipe["name"])
+        record["recipes"].sort(key=lambda recipe: recipe["id"] or recipe["name"])
         text = json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -230,13 +231,20 @@ class JobSpec(Spec):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def load_job(path_or_text: str | Path, overrides: Sequence[str] = ()) -> JobSpec:
+RecipeCheck = Callable[[Mapping[int, RecipeSpec]], Sequence[JobProblem]]
+"""Entries of a job's `recipes` by their places, without those that are wrong in themselves -> what is wrong."""
+
+
+def load_job(
+    path_or_text: str | Path, overrides: Sequence[str] = (), *, check_recipes: RecipeCheck | None = None
+) -> JobSpec:
     """Reads and checks a job.
 
     Args:
         path_or_text: a file, as a `Path` or a string of one line; with line breaks in it, the YAML itself.
         overrides: `path=value` pairs applied in order, e.g. `engine.dtype=float32`, `recipes.caption.seed=1`
             or `recipes.0.seed=1`; values are YAML.
+        check_recipes: holds the recipes to their files, whatever else is wrong with the job.
 
     Raises:
         JobError: with one problem for each mistake.
@@ -248,13 +256,24 @@ def load_job(path_or_text: str | Path, overrides: Sequence[str] = ()) -> JobSpec
             document = _spelled_out(apply_override(document, override))
         except JobError as error:
             problems.extend(error.problems)
+    spec = None
     try:
         spec = JobSpec.model_validate(document)
     except ValidationError as error:
-        raise JobError([*problems, *problems_of(error, JobSpec)]) from None
-    if problems:
-        raise JobError(problems)
+        problems += problems_of(error, JobSpec)
+    if check_recipes is not None:
+        problems += check_recipes(_sound_entries(document.get("recipes")))
+    if problems or spec is None:
+        raise JobError(list(dict.fromkeys(problems)))
     return spec
+
+
+def _sound_entries(recipes: object) -> dict[int, RecipeSpec]:
+    sound = {}
+    for place, entry in enumerate(recipes if isinstance(recipes, list) else ()):
+        with contextlib.suppress(ValidationError):
+            sound[place] = RecipeSpec.model_validate(entry)
+    return sound
 
 
 def _spelled_out(document: Mapping[Any, Any]) -> dict[Any, Any]:

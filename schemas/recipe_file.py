@@ -4,15 +4,15 @@ A recipe is data: prompts, steps, parameters, gates. What data cannot say, how a
 function that `parse` names. Does not know which recipes there are, nor how they run.
 """
 
-import re
 import string
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+import pyarrow as pa
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from schemas.gates import GatesSpec
 from schemas.job_problems import refuse
-from schemas.recipe_specs import Real, Spec, Text, Texts, Whole
+from schemas.recipe_specs import SLUG, Real, Slug, Spec, Text, Texts, Whole, not_empty
 from schemas.tables import OWN
 
 FACTS = ("metadata", "place", "original")
@@ -28,7 +28,6 @@ _IN_PLACE_OF = {
     "marks": {"question", "mark"},
     "labels": {"text"},
 }
-_SLUG = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
 
 def placeholders(template: str) -> list[str]:
@@ -37,16 +36,10 @@ def placeholders(template: str) -> list[str]:
     for _, name, form, conversion in string.Formatter().parse(template):
         if name is None:
             continue
-        if not _SLUG.fullmatch(name) or form or conversion:
+        if not SLUG.fullmatch(name) or form or conversion:
             raise ValueError(f"{{{name}}} in {template[:60]!r} is no name: write {{{{ and }}}} for braces in the text")
         found.append(name)
     return found
-
-
-def _slug(text: str) -> str:
-    if not _SLUG.fullmatch(text):
-        raise refuse(f"must hold lower case letters, digits, '-' and '_' only, got {text!r}")
-    return text
 
 
 def _template(text: str) -> str:
@@ -57,9 +50,8 @@ def _template(text: str) -> str:
     return text
 
 
-Slug = Annotated[str, AfterValidator(_slug)]
 Template = Annotated[Text, AfterValidator(_template)]
-Templates = Annotated[tuple[Template, ...], Field(min_length=1)]
+Templates = Annotated[tuple[Template, ...], AfterValidator(not_empty)]
 
 
 class LoopStopSpec(Spec):
@@ -194,20 +186,28 @@ class RecipeFile(Spec):
     values: dict[Slug, str] = Field(default={})
     """Columns that are the same in every row, e.g. the `format` of a transcription."""
     min_images: Whole = Field(default=1, ge=0)
-    """Samples with fewer images are skipped."""
+    """Samples with fewer images are skipped,"""
+    max_images: Whole | None = Field(default=None, ge=0)
+    """and those with more, where the prompts speak of so many."""
     count: Whole | None = Field(default=None, ge=1)
     """Default of `{count}`, for recipes that are asked for so many things; a job may give another."""
-    steps: tuple[StepFile, ...] = Field(min_length=1)
+    steps: Annotated[tuple[StepFile, ...], AfterValidator(not_empty)]
     """In order; the answers of the last one are the labels."""
 
-    @field_validator("values")
-    @classmethod
-    def _values_are_texts_of_columns(cls, values: dict[str, str]) -> dict[str, str]:
-        known = {field.name for fields in OWN.values() for field in fields}
-        for name in values:
+    @model_validator(mode="after")
+    def _values_are_texts_of_columns(self) -> "RecipeFile":
+        known = [field.name for field in OWN[self.table] if pa.types.is_string(field.type)]
+        for name in self.values:
             if name not in known:
-                raise refuse(f"{name} is no column of a label table")
-        return values
+                listed = ", ".join(known)
+                raise refuse(f"{name} is no column of a label table with texts: {self.table} has {listed}", "values")
+        return self
+
+    @model_validator(mode="after")
+    def _some_number_of_images_will_do(self) -> "RecipeFile":
+        if self.max_images is not None and self.max_images < self.min_images:
+            raise refuse(f"is less than min_images, which is {self.min_images}", "max_images")
+        return self
 
     @model_validator(mode="after")
     def _placeholders_stand_for_something(self) -> "RecipeFile":
@@ -239,6 +239,10 @@ class RecipeFile(Spec):
                     raise refuse(
                         f"{{{name}}} in {template[:60]!r} stands for nothing here: known are {listed}", "steps", index
                     )
+
+    def takes(self, num_images: int) -> bool:
+        """Whether a sample with so many images is labelled."""
+        return self.min_images <= num_images and (self.max_images is None or num_images <= self.max_images)
 
     @property
     def last(self) -> StepFile:

@@ -3,11 +3,18 @@
 Does not know the prompts themselves, nor how an answer is parsed and judged.
 """
 
-from typing import Annotated
+import re
+from collections.abc import Mapping
+from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from schemas.job_problems import refuse
+from schemas.job_problems import refuse, shown
+
+SLUG = re.compile(r"[a-z0-9][a-z0-9_-]*")
+
+
+_Value = TypeVar("_Value")
 
 
 class Spec(BaseModel):
@@ -35,6 +42,19 @@ def _not_blank(text: str) -> str:
     return text
 
 
+def _slug(text: str) -> str:
+    if not SLUG.fullmatch(text):
+        raise refuse(f"must hold lower case letters, digits, '-' and '_' only, got {text!r}")
+    return text
+
+
+def not_empty(values: tuple[_Value, ...]) -> tuple[_Value, ...]:
+    """Pydantic's own `min_length` also complains of a list whose entries are wrong."""
+    if not values:
+        raise refuse("needs at least one entry")
+    return values
+
+
 def all_different(texts: tuple[str, ...]) -> tuple[str, ...]:
     """Validates a list of texts that is really a set."""
     seen: set[str] = set()
@@ -48,6 +68,7 @@ def all_different(texts: tuple[str, ...]) -> tuple[str, ...]:
 Whole = Annotated[int, BeforeValidator(_no_bool)]
 Real = Annotated[float, BeforeValidator(_no_bool)]
 Text = Annotated[str, AfterValidator(_not_blank)]
+Slug = Annotated[str, AfterValidator(_slug)]
 Texts = Annotated[tuple[Text, ...], AfterValidator(all_different)]
 
 
@@ -59,7 +80,7 @@ class RecipeSpec(Spec):
 
     name: Text
     """A built-in recipe, or the path of a recipe file, which ends in `.yaml` or `.yml`."""
-    id: Text | None = None
+    id: Slug | None = None
     """What its labels are called in the column `recipe`, where one recipe is wanted twice; by default its name."""
     style: Text | None = None
     """Which of its ways to ask."""
@@ -101,6 +122,18 @@ class RecipeSpec(Spec):
     """Makes tokens that have come already less likely; 1 changes nothing."""
     seed: Whole = 0
     """Seed of the sampling and of the choice among prompts; every sample gets a random stream of its own from it."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_its_name_where_it_belongs(cls, entry: object) -> object:
+        if isinstance(entry, RecipeSpec) or entry is None:
+            return entry
+        if not isinstance(entry, Mapping):
+            raise refuse(f"must be the name of a recipe, or a mapping with a name, got {shown(entry)}")
+        key = next(iter(entry), None)
+        if len(entry) == 1 and key not in cls.model_fields and (entry[key] is None or isinstance(entry[key], Mapping)):
+            raise refuse(f"has its name as a key: write {{name: {key}, ...}}")
+        return entry
 
     @property
     def is_file(self) -> bool:

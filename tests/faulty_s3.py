@@ -86,6 +86,8 @@ class FaultyS3(http.server.ThreadingHTTPServer):
         """How often each fault has happened."""
         self.num_requests = 0
         """Requests that arrived, refused ones included."""
+        self.requests: list[tuple[str, str, str]] = []
+        """Method, path and Range header of each, in the order in which they arrived."""
         self.num_refused = 0
         """Requests that came while the store was down."""
         self._closing = threading.Event()
@@ -221,6 +223,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _serve(self) -> None:
         body = self._read_body()
+        self.server.requests.append((self.command, self.path, self.headers.get("Range", "")))
         fault = self.server.draw(self.path)
         self.server.pause(self.server.slow_s)
         if fault in BEFORE_BACKEND:

@@ -99,7 +99,7 @@ def _with_category(record: dict[str, Any], ids: Mapping[str, int]) -> dict[str, 
 
 def _scores(sample: Sample) -> dict[tuple[str, int], int]:
     """By recipe and item, where a judge has scored them."""
-    records = sample.rows["scores"].to_pylist() if "scores" in sample.rows else []
+    records = sample.beside["scores"].to_pylist() if "scores" in sample.beside else []
     return {(of["of_recipe"], of["of_item"]): of["score"] for of in records if of["score"] is not None}
 
 

@@ -48,9 +48,9 @@ class Destination:
     def begin(self) -> None:
         """From here on there is no whole export: one that was there is removed."""
         self._mark({"whole": False, "to": self._to})
-        for name in self._names():
-            if name != MARKER:
-                self._store.delete(join_uri(self.uri, name))
+        earlier = (join_uri(self.uri, name) for name in self._names() if name != MARKER)
+        for _ in in_order(self._store.delete, earlier):
+            pass
 
     def put(self, name: str, data: bytes) -> None:
         self._store.put(self._uri_of(name), data)

@@ -98,7 +98,7 @@ def _write(
     without_flags: Sequence[str],
     copy_images: bool,
 ) -> None:
-    samples = Samples(run, [*exported.tables, *form.beside(run.num_rows)], without_flags)
+    samples = Samples(run, exported.tables, without_flags, beside=form.beside(run.num_rows))
     writer = form.open(destination, run, exported.tables)
     with Spool() as left_out:
         for block in _blocks(run, samples, copy_images):

@@ -1,4 +1,4 @@
-"""A picture and a mark -> a copy of it with the mark drawn in, beside the others of the export."""
+"""A picture and a mark -> a copy of it with the mark drawn in as the model saw it, beside the others of the export."""
 
 import hashlib
 import io
@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.decode import decode_image
-from pipeline.draw_mark import draw_mark
 from pipeline.exports.destination import Destination
 from pipeline.exports.pictures import Picture, image_name
+from pipeline.marks import draw_mark
 from schemas.rows import Mark
 
 

@@ -19,6 +19,7 @@ from schemas.errors import ErrorKind, RowError, RowFailure
 from schemas.job import JobSpec
 from schemas.rows import ENCODED_COLUMN, RowImage, rows_of, to_columns
 
+_COLUMNS = ["image_uri", "image_sha256", "width_px", "height_px", "more_images"]
 ROWS_PER_BLOCK = 16
 """Fetched at once, and held at once."""
 
@@ -92,7 +93,7 @@ class FetchPictures:
 
 def labelled_pictures(sample: Sample) -> tuple[Picture, ...]:
     """What the labels say of the sample's images; without bytes, under their URIs."""
-    (record,) = next(iter(sample.rows.values())).slice(0, 1).to_pylist()
+    (record,) = next(iter(sample.rows.values())).slice(0, 1).select(_COLUMNS).to_pylist()
     if not record["image_sha256"]:
         return ()
     first = {name: record[f"image_{name}"] for name in ("uri", "sha256")}

@@ -23,12 +23,13 @@ _BATCH_ROWS = 256
 class Sample:
     """`row` is of the manifest; `rows` by table, in the table's order, those that are left, and no empty ones.
 
-    `asked` are the same before any was left out.
+    `asked` are the same before any was left out; `beside` those of tables that are looked at and not exported.
     """
 
     row: ImageRow
     rows: Mapping[str, pa.Table]
     asked: Mapping[str, pa.Table]
+    beside: Mapping[str, pa.Table]
 
 
 @dataclass(kw_only=True)
@@ -42,9 +43,12 @@ class LeftOut:
 class Samples:
     """Iterate once."""
 
-    def __init__(self, run: FinishedRun, tables: Sequence[str], without_flags: Sequence[str]) -> None:
+    def __init__(
+        self, run: FinishedRun, tables: Sequence[str], without_flags: Sequence[str], *, beside: Sequence[str] = ()
+    ) -> None:
         self._run = run
         self._tables = {table: _TableRows(run, table) for table in tables}
+        self._beside = {table: _TableRows(run, table) for table in beside}
         self._without = frozenset(without_flags)
         self.left_out = LeftOut(by_flag=Counter(dict.fromkeys(without_flags, 0)))
         """Complete once all samples were taken."""
@@ -61,13 +65,14 @@ class Samples:
                     sample = self._sample(row)
                     if sample.rows:
                         yield sample
-        for rows in self._tables.values():
+        for rows in (*self._tables.values(), *self._beside.values()):
             rows.check_end()
 
     def _sample(self, row: ImageRow) -> Sample:
-        asked = {name: rows for name, table in self._tables.items() if (rows := table.take(row.sample_id)) is not None}
+        asked, beside = _taken(self._tables, row.sample_id), _taken(self._beside, row.sample_id)
         left = {name: self._without_flagged(rows) for name, rows in asked.items()}
-        return Sample(row=row, rows={name: rows for name, rows in left.items() if rows.num_rows}, asked=asked)
+        left = {name: rows for name, rows in left.items() if rows.num_rows}
+        return Sample(row=row, rows=left, asked=asked, beside=beside)
 
     def _without_flagged(self, rows: pa.Table) -> pa.Table:
         if not self._without:
@@ -104,6 +109,10 @@ class _TableRows:
                 f"table {self._name} is not what the run has written: {where} it departs from the manifest; "
                 f"labelmill verify {self._output_uri} says more"
             )
+
+
+def _taken(tables: Mapping[str, _TableRows], sample_id: str) -> dict[str, pa.Table]:
+    return {name: rows for name, table in tables.items() if (rows := table.take(sample_id)) is not None}
 
 
 def _groups(part_uris: Sequence[str]) -> Iterator[tuple[str, pa.Table]]:

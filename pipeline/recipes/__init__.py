@@ -4,7 +4,7 @@ A recipe is a YAML file (the built-in ones lie in this folder, a user's own goes
 says what stands in it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pipeline.recipes.files import LoadedRecipe, built_in_names, load_recipe
 from pipeline.recipes.fit import problems_of_entry
@@ -20,6 +20,7 @@ __all__ = [
     "load_recipe",
     "make_recipes",
     "names_with_marks",
+    "problems_of_recipes",
 ]
 
 _Entry = tuple[RecipeSpec, LoadedRecipe]
@@ -31,25 +32,47 @@ def check_recipes(specs: Sequence[RecipeSpec]) -> dict[str, _Entry]:
     Raises:
         JobError: with one problem for each entry that names no recipe, or does not go with the one that it names.
     """
+    if problems := problems_of_recipes(dict(enumerate(specs))):
+        raise JobError(problems)
+    loaded = [(spec, load_recipe(spec.name)) for spec in specs]
+    return {spec.id or recipe.file.name: (spec, recipe) for spec, recipe in loaded}
+
+
+def problems_of_recipes(specs: Mapping[int, RecipeSpec]) -> list[JobProblem]:
+    """Args:
+    specs: the entries of a job by their places; those that are wrong in themselves may be left out.
+    """
     problems: list[JobProblem] = []
-    loaded: list[tuple[int, RecipeSpec, LoadedRecipe]] = []
-    for place, spec in enumerate(specs):
+    loaded: dict[int, LoadedRecipe] = {}
+    for place, spec in specs.items():
         try:
-            loaded.append((place, spec, load_recipe(spec.name)))
+            loaded[place] = load_recipe(spec.name)
         except JobError as error:
             problems += [
                 JobProblem(path=".".join(filter(None, (f"recipes.{place}", one.path))), message=one.message)
                 for one in error.problems
             ]
-    ids = [spec.id or recipe.file.name for _, spec, recipe in loaded]
-    for (place, spec, recipe), id_ in zip(loaded, ids, strict=True):
-        problems += problems_of_entry(place, spec, recipe, ids)
-        if ids.count(id_) > 1 and ids.index(id_) != place:
-            message = f"the recipe {id_} is given twice: keep one, or give one of them another id"
+    ids = {place: specs[place].id or recipe.file.name for place, recipe in loaded.items()}
+    for place, recipe in loaded.items():
+        problems += problems_of_entry(place, specs[place], recipe, list(ids.values()))
+        known = {*ids.values(), *(other.file.name for other in loaded.values())}
+        problems += [
+            JobProblem(path=f"recipes.{place}.hints", message=message)
+            for hint in needed_names(recipe, specs[place])
+            if hint not in known and hint not in specs[place].of and (message := _why_not_by_itself(hint))
+        ]
+        if next(first for first, id_ in ids.items() if id_ == ids[place]) != place:
+            message = f"the recipe {ids[place]} is given twice: keep one, or give one of them another id"
             problems.append(JobProblem(path=f"recipes.{place}", message=message))
-    if problems:
-        raise JobError(problems)
-    return {id_: (spec, recipe) for id_, (_, spec, recipe) in zip(ids, loaded, strict=True)}
+    return problems
+
+
+def _why_not_by_itself(hint: str) -> str | None:
+    """Why a recipe that is quoted, and not listed, cannot run for those that quote it."""
+    if hint not in built_in_names():
+        return f"there is no recipe {hint!r} to quote: add it to recipes, with its file"
+    problems = problems_of_entry(0, RecipeSpec(name=hint), load_recipe(hint), [])
+    return next((f"{problem.message}: add {hint} to recipes with what it needs" for problem in problems), None)
 
 
 def make_recipes(specs: Sequence[RecipeSpec], *, checkpoint_digest: str) -> tuple[Recipe, ...]:
@@ -66,7 +89,8 @@ def make_recipes(specs: Sequence[RecipeSpec], *, checkpoint_digest: str) -> tupl
         for id_ in missing:
             needs[id_] = {name: _needed_id(name, entries) for name in needed_names(entries[id_][1], entries[id_][0])}
             for needed in needs[id_].values():
-                entries.setdefault(needed, (RecipeSpec(name=needed), load_recipe(needed)))
+                if needed not in entries:
+                    entries[needed] = (RecipeSpec(name=needed), load_recipe(needed))
     made: dict[str, Recipe] = {}
     while waiting := [id_ for id_ in entries if id_ not in made]:
         ready = [id_ for id_ in waiting if set(needs[id_].values()) <= made.keys()]

@@ -13,7 +13,7 @@ from model.loops import LoopStop
 from pipeline.quality import Finding, Judged, judge
 from pipeline.recipes.asks import Ask
 from pipeline.recipes.files import LoadedRecipe
-from pipeline.recipes.parsers import Answered, Parsed, parse
+from pipeline.recipes.parsers import Answered, Parsed, parse, place_of_boxes
 from pipeline.recipes.prompts import Part, Wording, data, fill, stable_int, style_of, text_of, worded
 from pipeline.recipes.user_columns import user_view, with_user_columns
 from schemas.errors import ErrorKind, RowError
@@ -140,7 +140,7 @@ class Decode:
         constraint = self._constraint(box_label) if self.step.constrain or (retry and retry.constrain) else None
         params = {**self._generation(retry), "seed": self._seed(ask, number)}
         answer = await self._ask(views, ask, wording, answered, {**params, "constraint": constraint})
-        parsed = self._parsed(answer, ask, box_label)
+        parsed = self._parsed(answer, ask, wording, box_label)
         findings = judge(self._judged(answer, ask, wording, parsed), self.step.gates)
         flags = (*_FINISHED.get(answer.finish_reason, ()), *parsed.flags, *(finding.flag for finding in findings))
         accepted = Accepted(
@@ -187,7 +187,7 @@ class Decode:
             return BoxList(label=box_label, max_boxes=self.spec.max_boxes or self.step.max_boxes)
         return Choice(options=self.step.choices) if self.step.answer == "choice" else None
 
-    def _parsed(self, answer: Answer, ask: Ask, box_label: str) -> Parsed:
+    def _parsed(self, answer: Answer, ask: Ask, wording: Wording, box_label: str) -> Parsed:
         style_name, style = style_of(self.step, self.spec)
         answered = Answered(
             text=answer.text,
@@ -196,6 +196,7 @@ class Decode:
             style=style,
             ask=ask,
             row=self.row,
+            instruction=wording.instruction,
             box_label=box_label,
         )
         if self.step is not self.recipe.file.last:
@@ -206,6 +207,7 @@ class Decode:
         return with_user_columns(parsed, str(self.recipe.file.table), function(answer.text, user_view(answered)))
 
     def _judged(self, answer: Answer, ask: Ask, wording: Wording, parsed: Parsed) -> Judged:
+        image = self.row.images[place_of_boxes(self.step, self.row)] if self.row.images else None
         return Judged(
             text=parsed.text,
             finish_reason=answer.finish_reason,
@@ -215,9 +217,9 @@ class Decode:
             question=ask.question,
             ocr_text=self.quoted.get("ocr") or None,
             boxes=parsed.boxes,
-            width_px=self.row.width_px,
-            height_px=self.row.height_px,
-            code_language=self.recipe.file.values.get("language"),
+            width_px=image.width_px if image else 0,
+            height_px=image.height_px if image else 0,
+            code_language=_notation(self.recipe.file.values),
             parse_flags=parsed.flags,
         )
 
@@ -231,7 +233,13 @@ class Decode:
 
 
 _PARAMETERS = ("max_new_tokens", "temperature", "top_p", "repetition_penalty")
+_NOTATION_COLUMNS = ("language", "format")
 _FINISHED = {"length": ("output_truncated",), "loop": ("output_looped",)}
+
+
+def _notation(values: Mapping[str, str]) -> str | None:
+    """What code or markup the recipe's answers are in, for the gate that reads them."""
+    return next((values[column] for column in _NOTATION_COLUMNS if column in values), None)
 
 
 def conversation(row: ImageRow, turn: int, prompt: Sequence[Part], answered: Mapping[int | None, str]) -> list[Message]:

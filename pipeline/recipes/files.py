@@ -64,17 +64,28 @@ def _load_built_in(name: str) -> LoadedRecipe:
 def _load_file(path: Path, *, origin: str) -> LoadedRecipe:
     text = read_text(path, what="recipe file")
     try:
-        document, problems = parse_mapping(text, what="recipe file")
-        file = RecipeFile.model_validate(document)
-        if problems:
-            raise JobError(problems)
+        file = recipe_of(text)
         loaded = LoadedRecipe(origin=origin, text=text, file=file, function_source=_function_source(path, file))
         loaded.user_function()
-    except ValidationError as error:
-        raise JobError([_in_file(path, problem) for problem in problems_of(error, RecipeFile)]) from None
     except JobError as error:
         raise JobError([_in_file(path, problem) for problem in error.problems]) from None
     return loaded
+
+
+def recipe_of(text: str) -> RecipeFile:
+    """The recipe that a file's text holds.
+
+    Raises:
+        JobError: with one problem for each mistake.
+    """
+    document, problems = parse_mapping(text, what="recipe file")
+    try:
+        file = RecipeFile.model_validate(document)
+    except ValidationError as error:
+        raise JobError([*problems, *problems_of(error, RecipeFile)]) from None
+    if problems:
+        raise JobError(problems)
+    return file
 
 
 def _in_file(path: Path, problem: JobProblem) -> JobProblem:

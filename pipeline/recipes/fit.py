@@ -60,7 +60,7 @@ def _problems(spec: RecipeSpec, file: RecipeFile, ids: Sequence[str]) -> Iterato
         if file.hints and hint not in file.hints:
             yield "hints", f"{file.name} takes no hint {hint!r}; it takes: {', '.join(file.hints)}"
     for recipe in spec.of:
-        if recipe not in ids:
+        if "of" in known and recipe not in ids:
             yield "of", f"the job has no recipe {recipe!r}: add it to recipes, or name one of: {', '.join(ids)}"
     yield from _missing(spec, file)
     num_variants = len(style_of(file.last, spec)[1].prompts)

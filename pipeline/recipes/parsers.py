@@ -40,6 +40,8 @@ class Answered:
     style: Style
     ask: Ask
     row: ImageRow
+    instruction: str = ""
+    """The prompt's own words."""
     box_label: str = ""
     """The boxes' name, where the step asks for boxes."""
 
@@ -49,9 +51,17 @@ def parse(table: str, answered: Answered) -> Parsed:
 
 
 def lines_of(text: str) -> list[str]:
-    """The entries of a listed answer, without bullets and numbers; each once, in order."""
-    lines = (_LIST_MARK.sub("", f"{line} ", 1).strip() for line in text.splitlines())
-    return list(dict.fromkeys(line for line in lines if line))
+    """The entries of a listed answer, without bullets and numbers, nor a heading such as "Questions:" before them; each
+    once, in order."""
+    lines = [line for line in (_LIST_MARK.sub("", f"{line} ", 1).strip() for line in text.splitlines()) if line]
+    if len(lines) > 1 and lines[0].endswith((":", "：")):
+        del lines[0]
+    return list(dict.fromkeys(lines))
+
+
+def place_of_boxes(step: StepFile, row: ImageRow) -> int:
+    """Which of the sample's images the boxes of an answer lie in."""
+    return len(row.images) - 1 if step.box_image == "last" else 0
 
 
 def _caption(answered: Answered) -> Parsed:
@@ -83,13 +93,14 @@ def _qa(answered: Answered) -> Parsed:
 def _visual_prompt(answered: Answered) -> Parsed:
     text, mark = answered.text.strip(), answered.ask.mark
     assert mark is not None, "a visual prompt is asked of a mark"
+    question = answered.ask.question or answered.instruction
     drawn = {"kind": mark.kind, "points": [{"x": x, "y": y} for x, y in mark.points], "color": mark.color}
-    return Parsed(values={"question": answered.ask.question, "answer": text, "mark": drawn}, text=text)
+    return Parsed(values={"question": question, "answer": text, "mark": drawn}, text=text)
 
 
 def _grounding(answered: Answered) -> Parsed:
     row, label = answered.row, answered.box_label
-    index = len(row.images) - 1 if answered.step.box_image == "last" else 0
+    index = place_of_boxes(answered.step, row)
     # Past the label, which is data: it may spell the marks of a box.
     text = answered.text.removeprefix(f"<|ref|>{label}<|/ref|>")
     image = row.images[index]

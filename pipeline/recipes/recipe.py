@@ -54,7 +54,7 @@ class Recipe:
             RejectedAnswerError: a gate that rejects was not passed, in no attempt.
         """
         file = self.loaded.file
-        if len(row.images) < file.min_images:
+        if not file.takes(len(row.images)):
             return []
         quoted = self._quoted(row, earlier)
         lines: dict[str, list[str]] = {}

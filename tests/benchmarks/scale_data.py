@@ -21,6 +21,7 @@ from pipeline.storage import join_uri, open_store
 from pipeline.work import Work
 from schemas.job import JobSpec
 from schemas.rows import ImageRow, Label, to_columns
+from tests.pipeline.rows import with_image
 
 BLOCK_ROWS = 16
 QUESTIONS, QUERIES = ("How many people are there?", "What time of day is it?"), ("the dog",)
@@ -85,7 +86,7 @@ def labelled(row: ImageRow, recipes: Sequence[Recipe]) -> ImageRow:
     labels = tuple(_label(row, recipe, item) for recipe in recipes for item in range(NUM_ITEMS[recipe.name]))
     sha256 = hashlib.sha256(row.image_uri.encode()).hexdigest()
     size = {"width_px": 640, "height_px": 480, "tiles_wide": 2, "tiles_high": 1}
-    return dataclasses.replace(row, image_sha256=sha256, labels=labels, **size)
+    return dataclasses.replace(with_image(row, sha256=sha256, **size), labels=labels)
 
 
 def _label(row: ImageRow, recipe: Recipe, item: int) -> Label:

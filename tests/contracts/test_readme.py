@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from schemas.job import load_job
+from jobs.job_file import read_job
 from schemas.tables import ALL_TABLES, COMMON
 from tests.command import COMMAND, REPOSITORY, labelmill
 
@@ -27,10 +27,10 @@ def test_first_block_is_the_two_commands_and_both_are_targets():
 
 def test_job_in_the_readme_is_valid():
     (job,) = blocks("yaml")
-    assert [recipe.name for recipe in load_job(job).recipes] == ["ocr", "caption", "qa", "grounding"]
+    assert [recipe.name for recipe in read_job(job).recipes] == ["ocr", "caption", "qa", "grounding"]
 
 
-@pytest.mark.parametrize("verb", ["demo", "run", "label", "status", "retry", "verify", "export", "bench"])
+@pytest.mark.parametrize("verb", ["demo", "run", "label", "recipes", "status", "retry", "verify", "export", "bench"])
 def test_every_option_shown_for_a_verb_exists(verb: str):
     usage = labelmill(verb, "--help")
     assert usage.code == 0
@@ -42,7 +42,7 @@ def test_every_option_shown_for_a_verb_exists(verb: str):
 
 def test_every_verb_of_the_command_is_in_the_readme():
     listed = re.findall(r"│ (\w+) +[A-Z]", labelmill("--help").stdout)
-    assert set(listed) == {"demo", "run", "label", "status", "retry", "verify", "export", "bench"}
+    assert set(listed) == {"demo", "run", "label", "recipes", "status", "retry", "verify", "export", "bench"}
     assert COMMAND.exists()
 
 

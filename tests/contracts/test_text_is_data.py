@@ -10,11 +10,12 @@ from model.engine import Engine, EngineConfig
 from model.prompt import Processor, Prompt
 from pipeline.recipes import make_recipes
 from pipeline.recipes.boxes import parse_boxes
-from schemas.recipe_specs import CaptionSpec, GroundingSpec, OcrSpec, QaSpec
+from pipeline.views import OpenViews
+from schemas.recipe_specs import RecipeSpec
 from schemas.rows import ImageRow, Label
 from tests import golden
 from tests.model.helpers import image, load
-from tests.pipeline.rows import one_image_row
+from tests.pipeline.rows import one_image_row, with_image
 
 CONTROL = (
     *("<image>", "<|User|>", "<|Assistant|>", "<|ref|>", "<|/ref|>", "<|det|>", "<|/det|>", "<|grounding|>"),
@@ -52,11 +53,13 @@ def engine() -> Iterator[Engine]:
 
 
 def labels_of(engine: Engine, spec, row: ImageRow, earlier=None) -> list[Label]:
-    recipe = make_recipes([OcrSpec(), spec], checkpoint_digest="c")[-1]
+    recipe = make_recipes([spec], checkpoint_digest="c")[-1]
+    tiled = engine.processor.tile([image("tiny")])[0]
+    row = with_image(row, tiles_wide=tiled.grid[0], tiles_high=tiled.grid[1])
 
     async def run() -> list[Label]:
-        async with engine.open([image("tiny")]) as view:
-            return await recipe.label(view, row, earlier or {})
+        async with OpenViews(engine, row, tiled.tiles) as views:
+            return await recipe.label(views, row, earlier or {})
 
     return asyncio.run(run())
 
@@ -75,13 +78,13 @@ def ask(engine: Engine, use: str, text: str) -> tuple[Prompt, list[Label]]:
     """The one prompt that a text becomes by its use, and what came of it."""
     engine.processor.prompts.clear()
     if use == "hint":
-        spec = CaptionSpec(hints=("ocr",), max_new_tokens=1)
+        spec = RecipeSpec(name="caption", hints=("ocr",), max_new_tokens=1)
         labels = labels_of(engine, spec, row_of(), read_in_the_image(text))
     elif use == "question":
-        spec = QaSpec(questions_from="q", max_new_tokens=1)
+        spec = RecipeSpec(name="qa", questions_from="q", max_new_tokens=1)
         labels = labels_of(engine, spec, row_of(questions=(text,)))
     else:
-        spec = GroundingSpec(queries_from="q", max_boxes=1, max_new_tokens=400)
+        spec = RecipeSpec(name="grounding", queries_from="q", max_boxes=1, max_new_tokens=400)
         labels = labels_of(engine, spec, row_of(queries=(text,)))
     prompt = engine.processor.prompts[-1]
     return prompt, labels

@@ -118,6 +118,11 @@ def _end(family: set[Process]) -> None:
                 os.kill(pid, signal.SIGKILL)
 
 
+def processes_below(pid: int, title: str) -> list[int]:
+    """Of the descendants of a process, those with such a title."""
+    return list(_of_kind(pid, title))
+
+
 def _of_kind(driver: int, title: str) -> Iterator[int]:
     return (pid for pid in _descendants(driver) if re.fullmatch(title, _title(pid)))
 

@@ -107,9 +107,9 @@ def test_configuration_alone_is_fetched_where_no_weights_are_needed(bucket: str)
     assert names_in(local_folder(upload(bucket, "c/"), weights=False)) == set(CONFIG_FILES)
 
 
-def test_slash_at_the_end_of_the_prefix_changes_nothing_but_the_folder(bucket: str):
+def test_slash_at_the_end_of_the_prefix_changes_nothing(bucket: str):
     uri = upload(bucket, "c/").rstrip("/")
-    assert digest(local_folder(uri)) == digest(local_folder(uri + "/"))
+    assert local_folder(uri) == local_folder(uri + "/")
 
 
 def test_objects_that_are_no_part_of_the_checkpoint_are_not_fetched(bucket: str):
@@ -131,18 +131,6 @@ def test_changed_checkpoint_is_fetched_anew_and_the_old_one_stays(bucket: str):
     assert old != new
     assert (new / "tokenizer.json").read_bytes() == b"{}"
     assert digest(old) == digest(golden.checkpoint_folder(NAME))
-
-
-def test_download_that_was_cut_off_goes_on_with_the_next_file(bucket: str, cache: Path):
-    uri = upload(bucket, "c/")
-    whole = local_folder(uri)
-    partial = whole.rename(whole.with_suffix(".partial"))
-    (partial / "tokenizer.json").rename(partial / "tokenizer.json.part")
-    (partial / "config.json").write_bytes(b"kept, because it was complete")
-    assert local_folder(uri) == whole
-    assert (whole / "config.json").read_bytes() == b"kept, because it was complete"
-    assert names_in(whole) == NEEDED
-    assert not partial.exists()
 
 
 def test_many_threads_may_fetch_the_same_checkpoint(bucket: str):

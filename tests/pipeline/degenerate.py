@@ -164,6 +164,15 @@ BOXES = [
 
 EMPTY = ["", " \n\t", '""', "...", "“”", "- -", "<|end|>", "。", "```\n```", "\u200b\u200b"]
 
+WITHOUT_FORM = [
+    ("final_answer_absent", "The table has two rows. The first says 5 and the second says 7, so together they are 12."),
+    (
+        "final_answer_absent",
+        "Step 1: the bar for 2019 ends at 40.\nStep 2: the bar for 2020 ends at 60.\nFinal answer:",
+    ),
+    ("score_absent", "good"),
+]
+
 CODE = [
     ("python", "import matplotlib.pyplot as plt\nplt.bar(['a', 'b'], [1, 2"),
     ("python", "for x in range(3)\n    print(x)"),
@@ -189,6 +198,7 @@ DEGENERATE = [
     *(Degenerate("boxes", text) for text in BOXES),
     *(Degenerate("empty", text) for text in EMPTY),
     *(Degenerate("code", text, {"code_language": language}) for language, text in CODE),
+    *(Degenerate("form", text, {"parse_flags": (flag,)}) for flag, text in WITHOUT_FORM),
     *(Degenerate("ocr_agreement", text, {"ocr_text": read}) for text, read in UNREAD),
     Degenerate("truncated", "A man on a", {"finish_reason": "length"}),
     Degenerate("truncated", "no no no no", {"finish_reason": "loop"}),

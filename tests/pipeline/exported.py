@@ -136,8 +136,8 @@ def finished_output(
     rows = [replace(row, labels=tuple(labels(row))) for row in prepared(work, pending(work))]
     digests = dict.fromkeys((of.recipe for row in rows for of in row.labels), "0" * 16)
     config = replace(work.sink_config, recipe_digests=digests)
-    for row in reversed(rows):
-        LabelSink(config=config)(to_columns([replace(row, recipes=tuple(digests))]))
+    for block in (rows[1::2], rows[::2]):  # in another order than the source's
+        LabelSink(config=config)(to_columns([replace(row, recipes=tuple(digests)) for row in block]))
     accounts = finalize(
         work.folder,
         shards=work.shards,

@@ -15,7 +15,7 @@ from pipeline.storage import join_uri, open_store
 from pipeline.work import Work, inspect
 from schemas.errors import ErrorKind, RowError
 from schemas.job import JobSpec
-from schemas.rows import ImageRow, Label, to_columns
+from schemas.rows import ImageRow, Label, Mark, to_columns
 
 MISSING = RowError(kind=ErrorKind.MISSING, message="no such object")
 BUSY = RowError(kind=ErrorKind.ENGINE_ERROR, message="RuntimeError: out of memory")
@@ -33,17 +33,47 @@ class Said:
 
 
 class ScriptedView:
-    """An opened image that gives one answer to everything, and remembers what it was asked."""
+    """Opened images that answer with these texts in turn, the last one for ever, and remember what they were asked."""
 
-    def __init__(self, text: str = "seen", **said: Any) -> None:
-        self.said = Said(text=text, **said)
+    def __init__(self, *texts: str, **said: Any) -> None:
+        self.texts = texts or ("seen",)
+        self.said = said
         self.prompts: list[tuple] = []
+        self.conversations: list[list] = []
         self.params: list[dict[str, Any]] = []
+        self.looked_at: list[str | Mark] = []
 
     async def generate(self, text: Sequence, **params: Any) -> Said:
         self.prompts.append(tuple(text))
+        return self._answer(params)
+
+    async def chat(self, messages: Sequence, **params: Any) -> Said:
+        self.conversations.append(list(messages))
+        return self._answer(params)
+
+    def _answer(self, params: dict[str, Any]) -> Said:
         self.params.append(params)
-        return self.said
+        return Said(text=self.texts[min(len(self.params), len(self.texts)) - 1], **self.said)
+
+
+class ScriptedViews:
+    """The views of one sample: one and the same, which also remembers what was to be looked at."""
+
+    def __init__(self, view: ScriptedView) -> None:
+        self.view = view
+
+    async def all_images(self) -> ScriptedView:
+        return self._view("all images")
+
+    async def no_images(self) -> ScriptedView:
+        return self._view("no image")
+
+    async def marked(self, mark: Mark) -> ScriptedView:
+        return self._view(mark)
+
+    def _view(self, what: str | Mark) -> ScriptedView:
+        self.view.looked_at.append(what)
+        return self.view
 
 
 def job_of(source: object, output: object, recipes: Sequence = ("ocr",), **values: Any) -> JobSpec:
@@ -77,7 +107,7 @@ def labelled(work: Work, row: ImageRow, *, says: str = "seen", error: RowError |
     row = dataclasses.replace(row, images=images)
     done: dict[str, list[Label]] = {}
     for recipe in work.recipes:
-        done[recipe.name] = asyncio.run(recipe.label(ScriptedView(says), row, done))
+        done[recipe.name] = asyncio.run(recipe.label(ScriptedViews(ScriptedView(says)), row, done))
     return dataclasses.replace(row, labels=tuple(label for name in row.recipes for label in done[name]))
 
 

@@ -84,6 +84,19 @@ def test_image_in_which_nothing_was_found_is_listed(source, tmp_path):
     assert found["annotations"] == []
 
 
+def test_image_whose_boxes_are_all_left_out_is_not_there_however_they_were_scored(source, tmp_path):
+    def labels(row):
+        scored = label("scores", recipe="score", score=1, of_recipe="grounding", of_item=0, flags=["loop"])
+        return [
+            label("grounding", query="x", boxes=[], image_index=0, flags=["loop"] * ("tiny" in name_of(row))),
+            scored,
+        ]
+
+    output = finished_output(source, tmp_path / "out", labels, samples=[["tiny.png"], ["tall.png"]])
+    done = export(output, to="coco", out=str(tmp_path / "coco"), without_flags=["loop"])
+    assert (done.num_samples, done.num_rows_left_out, done.left_out_by_flag) == (1, 1, {"loop": 1})
+
+
 def test_boxes_of_a_sample_with_several_images_are_on_the_one_that_they_were_found_in(source, tmp_path):
     names = ["a/plain.png", "turned.tiff"]
 

@@ -5,21 +5,24 @@ import hashlib
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from model.nano.scenes import render_scene
 from model.prompt import Processor
 from pipeline.label import LabelImage, ReplicaConfig, resolve_device, resolve_dtype
 from pipeline.prepare import TileImage
 from pipeline.recipes import make_recipes
 from schemas.errors import ErrorKind, RowError
-from schemas.job import CaptionSpec, EngineSpec, GroundingSpec, OcrSpec, QaSpec
-from schemas.rows import CARRIED_COLUMN, ROW_COLUMN, TILES_COLUMN, ImageRow, rows_of, to_columns
+from schemas.job import EngineSpec, RecipeSpec
+from schemas.rows import CARRIED_COLUMN, ROW_COLUMN, TILES_COLUMN, ImageRow, Turn, rows_of, to_columns
+from tests.pipeline.asked import put_recipe
 from tests.pipeline.pictures import encode, four_corners
 from tests.pipeline.rows import one_image_row
 
-OCR = OcrSpec(max_new_tokens=5)
-CAPTION = CaptionSpec(max_new_tokens=5, hints=("ocr",))
-QA = QaSpec(max_new_tokens=4, questions=("How many?", "Why?"))
-GROUNDING = GroundingSpec(max_new_tokens=40, queries=("the dog",))
+OCR = RecipeSpec(name="ocr", variants=(0,), max_new_tokens=5)
+CAPTION = RecipeSpec(name="caption", max_new_tokens=5, hints=("ocr",))
+QA = RecipeSpec(name="qa", max_new_tokens=4, questions=("How many?", "Why?"))
+GROUNDING = RecipeSpec(name="grounding", max_new_tokens=40, queries=("the dog",))
 ALL = (CAPTION, GROUNDING, OCR, QA)
 ENDLESS = "Why? " * 3000
 """More tokens than nano's context has."""
@@ -59,10 +62,13 @@ def row_of(name="a", recipes=("caption", "grounding", "ocr", "qa"), **fields) ->
     )
 
 
-def tiled(*rows: ImageRow) -> dict:
-    """A block as the tiler hands it on: each row with a picture of its own size."""
+def tiled(*rows: ImageRow, picture: Image.Image | None = None) -> dict:
+    """A block as the tiler hands it on: each row with pictures of its own size, or all with the same one."""
     resolutions = Processor.from_checkpoint("nano").config.candidate_resolutions
-    encoded = [[encode(four_corners(60 + 60 * number, 120), "PNG")] for number in range(len(rows))]
+    encoded = [
+        [encode(picture or four_corners(60 + 60 * number + 20 * place, 120), "PNG") for place in range(len(row.images))]
+        for number, row in enumerate(rows)
+    ]
     return TileImage(candidate_resolutions=resolutions, max_pixels=1_000_000)(to_columns(rows, encoded=encoded))
 
 
@@ -70,8 +76,8 @@ async def collected(stage, block):
     return [labelled async for labelled in stage(block)]
 
 
-def label(stage, *rows: ImageRow) -> list[ImageRow]:
-    (block,) = asyncio.run(collected(stage, tiled(*rows)))
+def label(stage, *rows: ImageRow, picture: Image.Image | None = None) -> list[ImageRow]:
+    (block,) = asyncio.run(collected(stage, tiled(*rows, picture=picture)))
     assert set(block) == {ROW_COLUMN, CARRIED_COLUMN}
     return rows_of(block)
 
@@ -168,7 +174,7 @@ def test_block_without_rows_stays_one(stage_of):
 
 
 def test_question_longer_than_the_context_fails_its_recipe_alone(stage_of):
-    long = QaSpec(max_new_tokens=4, questions=("Why?", ENDLESS))
+    long = RecipeSpec(name="qa", max_new_tokens=4, questions=("Why?", ENDLESS))
     (row,) = label(stage_of(OCR, long), row_of(recipes=("ocr", "qa")))
     assert labels_by_recipe(row) == {"ocr": [0], "qa": []}
     assert kinds(row) == {"qa": ErrorKind.CONTEXT_TOO_LONG}
@@ -189,12 +195,14 @@ def test_recipe_that_fails_takes_those_that_read_it_along(stage_of, engine):
     door = BrokenDoor(engine, "Read all the text", RuntimeError("out of memory"))
     (row,) = label(stage_of(*ALL, door=door), row_of())
     assert labels_by_recipe(row) == {"caption": [], "grounding": [0], "ocr": [], "qa": [0, 1]}
-    assert dict(row.recipe_errors)["caption"].message == "its hint ocr failed: RuntimeError: out of memory"
+    assert dict(row.recipe_errors)["caption"].message == (
+        "the recipe ocr, which it reads, failed: RuntimeError: out of memory"
+    )
 
 
 def test_one_image_that_fails_leaves_its_neighbours(stage_of, engine):
     door = BrokenDoor(engine, "only of b", RuntimeError())
-    spec = QaSpec(max_new_tokens=3, questions_from="q")
+    spec = RecipeSpec(name="qa", max_new_tokens=3, questions_from="q")
     rows = [row_of(name, ("qa",), questions=(f"only of {name}",)) for name in "abc"]
     a, b, c = label(stage_of(spec, door=door), *rows)
     assert [len(row.labels) for row in (a, b, c)] == [1, 0, 1]
@@ -202,14 +210,25 @@ def test_one_image_that_fails_leaves_its_neighbours(stage_of, engine):
 
 
 def test_image_that_cannot_be_opened_fails_as_a_whole(stage_of):
-    """Tiles of another checkpoint's size, as a broken configuration would make them."""
+    """Tiles of another checkpoint's number, as a broken configuration would make them."""
     stage, block = stage_of(*ALL), tiled(row_of())
-    block[TILES_COLUMN][0] = np.zeros((2, 28, 28, 3), dtype=np.uint8)
+    block[TILES_COLUMN][0] = block[TILES_COLUMN][0][:2]
     (labelled,) = asyncio.run(collected(stage, block))
     (row,) = rows_of(labelled)
     assert row.error is not None
     assert row.error.kind is ErrorKind.ENGINE_ERROR
-    assert row.error.message.startswith("ValueError: ")
+    assert row.error.message.startswith("AssertionError: 2 tiles")
+    assert row.labels == ()
+
+
+def test_image_that_cannot_be_opened_fails_all_recipes_that_look_at_it(stage_of):
+    """Tiles of another checkpoint's size."""
+    stage, block = stage_of(*ALL), tiled(row_of())
+    block[TILES_COLUMN][0] = np.zeros((3, 28, 28, 3), dtype=np.uint8)
+    (labelled,) = asyncio.run(collected(stage, block))
+    (row,) = rows_of(labelled)
+    assert kinds(row) == dict.fromkeys(row.recipes, ErrorKind.ENGINE_ERROR)
+    assert dict(row.recipe_errors)["qa"].message.startswith("ValueError: ")
     assert row.labels == ()
 
 
@@ -228,13 +247,177 @@ def test_hint_that_fails_when_it_is_read_again_fails_the_caption_alone(stage_of,
     assert kinds(row) == {"caption": ErrorKind.ENGINE_ERROR}
 
 
+def test_recipe_that_is_quoted_and_not_listed_runs_and_is_not_labelled(stage_of):
+    picture = next(scene for scene in map(render_scene, range(100)) if scene.text).image
+    (listed,) = label(stage_of(RecipeSpec(name="ocr"), CAPTION), row_of(recipes=("ocr", "caption")), picture=picture)
+    (row,) = label(stage_of(CAPTION), row_of(recipes=("caption",)), picture=picture)
+    assert [made.recipe for made in row.labels] == ["caption"]
+    assert row.recipe_errors == ()
+    assert row.labels[0].prompt.endswith(listed.labels[0].values["text"])
+    assert row.labels[0] == listed.labels[1]
+
+
+REJECTING = """
+name: ocr
+table: ocr
+steps:
+  - prompts: [Read all the text in the image]
+    generation: {max_new_tokens: 2}
+    gates: {truncated: {then: reject}}
+    retries: [{temperature: 1}]
+"""
+
+
+def test_recipe_that_a_gate_rejects_is_quarantined_and_those_that_quote_it_go_on_without(stage_of, tmp_path):
+    ocr = RecipeSpec(name=put_recipe(tmp_path, REJECTING))
+    picture = next(scene for scene in map(render_scene, range(100)) if scene.text).image
+    (row,) = label(stage_of(ocr, CAPTION), row_of(recipes=("ocr", "caption")), picture=picture)
+    assert labels_by_recipe(row) == {"ocr": [], "caption": [0]}
+    assert kinds(row) == {"ocr": ErrorKind.ANSWER_REJECTED}
+    assert row.recipe_errors[0][1].message.startswith("truncated: cut off after 2 tokens; the answer begins")
+    (caption,) = row.labels
+    assert "without_ocr" in caption.flags
+    assert "Where it helps" not in caption.prompt
+
+    again = row_of(recipes=("caption",))  # an earlier run has put the other one into quarantine
+    assert label(stage_of(ocr, CAPTION), again, picture=picture)[0].labels == row.labels
+
+
+def test_recipe_with_two_ids_is_labelled_twice(stage_of):
+    short = RecipeSpec(name="caption", id="short", style="short", max_new_tokens=3)
+    (row,) = label(stage_of(CAPTION, short), row_of(recipes=("caption", "short")))
+    assert labels_by_recipe(row) == {"caption": [0], "short": [0]}
+    assert {made.recipe: made.values["style"] for made in row.labels} == {"caption": "detailed", "short": "short"}
+
+
+TURNS = (
+    Turn(role="system", text="Be brief."),
+    Turn(role="user", text="What is it?", images=(0,)),
+    Turn(role="assistant", text="an old answer"),
+    Turn(role="user", text="And this <image>?", images=(1,)),
+    Turn(role="assistant", text="another"),
+    Turn(role="user", text="Which of the two is <|User|> larger?"),
+    Turn(role="assistant", text="neither"),
+)
+CONVERSATION = """
+name: conversation
+table: qa
+min_images: 0
+steps:
+  - each: turns
+    prompts: ["{question}"]
+    hints: {ocr: " It reads: {ocr}"}
+    generation: {max_new_tokens: 4}
+"""
+STEPS = """
+name: steps
+table: qa
+steps:
+  - {name: scene, prompts: [Describe the image in detail.], generation: {max_new_tokens: 40}}
+  - {name: things, prompts: ["Name what is in {scene}"], answer: lines, generation: {max_new_tokens: 12}}
+  - {each: things, prompts: ["Where is {each}?"], generation: {max_new_tokens: 4}}
+"""
+
+
+def of_two_images(**fields) -> ImageRow:
+    row = row_of(**{"recipes": ("conversation", "ocr"), "turns": TURNS, **fields})
+    return dataclasses.replace(row, images=(*row.images, dataclasses.replace(row.images[0], uri="/photos/b.png")))
+
+
+def num_tiles_of(engine, run):
+    """What a run gave, and how many tiles were encoded for it."""
+    before = engine.stats().num_tiles
+    done = run()
+    return done, engine.stats().num_tiles - before
+
+
+def test_conversation_about_two_images_encodes_each_once(stage_of, engine, tmp_path):
+    spec = RecipeSpec(name=put_recipe(tmp_path, CONVERSATION, "conversation"), hints=("ocr",))
+    ((row,), num_tiles) = num_tiles_of(engine, lambda: label(stage_of(spec, OCR), of_two_images()))
+    assert row.recipe_errors == ()
+    assert labels_by_recipe(row) == {"conversation": [0, 1, 2], "ocr": [0]}
+    assert num_tiles == sum(image.num_tiles for image in row.images)
+    answers = [made for made in row.labels if made.recipe == "conversation"]
+    assert [made.values["original_answer"] for made in answers] == ["an old answer", "another", "neither"]
+    assert [made.values["question_images"] for made in answers] == [[0], [1], []]
+    assert answers[2].values["question"] == "Which of the two is <|User|> larger?"
+    lengths = [made.num_prompt_tokens for made in answers]
+    assert lengths == sorted(set(lengths)), "each turn is asked with all that was said before"
+
+
+def test_later_turn_is_asked_after_the_new_answer_and_not_after_the_old_one(stage_of, engine, tmp_path):
+    spec = RecipeSpec(name=put_recipe(tmp_path, CONVERSATION, "conversation"))
+    asked = []
+
+    class Door:
+        def open(self, images):
+            return View(engine.open(images))
+
+    class View:
+        def __init__(self, view):
+            self._view = view
+
+        async def __aenter__(self):
+            await self._view.__aenter__()
+            return self
+
+        async def __aexit__(self, *exc_info):
+            await self._view.__aexit__(*exc_info)
+
+        async def chat(self, messages, **params):
+            asked.append(messages)
+            return await self._view.chat(messages, **params)
+
+    scene = render_scene(1)
+    question = scene.questions[0].question
+    turns = (Turn(role="user", text=question, images=(0,)), *TURNS[2:])
+    row = of_two_images(recipes=("conversation",), turns=turns)
+    (row,) = label(stage_of(spec, door=Door()), row, picture=scene.image)
+    new = row.labels[0].values["answer"]
+    assert new not in ("", "an old answer")
+    history = [part["text"] for message in asked[-1] for part in message["content"] if "text" in part]
+    assert history[:2] == [question, new]
+
+
+def test_conversation_without_an_image_is_answered_without_a_tile(stage_of, engine, tmp_path):
+    spec = RecipeSpec(name=put_recipe(tmp_path, CONVERSATION, "conversation"))
+    turns = (Turn(role="user", text="What is 2 + 2?"), Turn(role="assistant", text="5"))
+    row = dataclasses.replace(row_of(recipes=("conversation",), turns=turns), images=())
+    ((row,), num_tiles) = num_tiles_of(engine, lambda: label(stage_of(spec), row))
+    assert (labels_by_recipe(row), num_tiles) == ({"conversation": [0]}, 0)
+
+
+def test_recipe_of_several_steps_encodes_its_image_once(stage_of, engine, tmp_path):
+    spec = RecipeSpec(name=put_recipe(tmp_path, STEPS, "steps"))
+    ((row,), num_tiles) = num_tiles_of(engine, lambda: label(stage_of(spec, *ALL), row_of(recipes=("steps", "qa"))))
+    assert row.recipe_errors == ()
+    assert num_tiles == row.images[0].num_tiles
+    of_steps = [made for made in row.labels if made.recipe == "steps"]
+    assert [made.item for made in of_steps] == list(range(len(of_steps)))
+    assert of_steps, "nano has named something"
+    assert all(made.prompt == f"Where is {made.values['question']}?" for made in of_steps)
+
+
+def test_choice_is_bound_to_its_options_and_needs_no_image(stage_of, engine, tmp_path):
+    text = """
+    name: score
+    table: scores
+    steps: [{each: labels, images: none, prompts: ["Rate: {text}"], answer: choice, choices: ["1", "2", "3"]}]
+    """
+    spec = RecipeSpec(name=put_recipe(tmp_path, text, "score"), of=("ocr", "qa"))
+    (row,) = label(stage_of(spec, OCR, QA), row_of(recipes=("ocr", "qa", "score")))
+    scores = [made for made in row.labels if made.recipe == "score"]
+    assert [(made.values["of_recipe"], made.values["of_item"]) for made in scores] == [("ocr", 0), ("qa", 0), ("qa", 1)]
+    assert all(made.values["score"] in (1, 2, 3) and made.flags == () for made in scores)
+
+
 def test_only_pending_recipes_run(stage_of):
     (row,) = label(stage_of(*ALL), row_of(recipes=("qa",)))
     assert {made.recipe for made in row.labels} == {"qa"}
 
 
 def test_image_without_questions_gets_no_label_and_no_error(stage_of):
-    spec = QaSpec(questions_from="q")
+    spec = RecipeSpec(name="qa", questions_from="q")
     (row,) = label(stage_of(spec), row_of(recipes=("qa",)))
     assert (row.labels, row.recipe_errors, row.error) == ((), (), None)
 
@@ -248,7 +431,9 @@ def test_read_only_tiles_are_taken_as_they_come(stage_of):
 
 
 def test_sampling_is_repeatable_and_differs_between_images(stage_of):
-    warm = OcrSpec(max_new_tokens=8, temperature=50.0)  # nano is sure of itself: at 2 it still says the same
+    warm = RecipeSpec(
+        name="ocr", max_new_tokens=8, temperature=50.0
+    )  # nano is sure of itself: at 2 it still says the same
     first, second = (label(stage_of(warm), row_of("a", ("ocr",)), row_of("b", ("ocr",))) for _ in range(2))
     assert [texts(row) for row in first] == [texts(row) for row in second]
     assert texts(first[0]) != texts(first[1])

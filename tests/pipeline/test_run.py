@@ -17,9 +17,11 @@ import yaml
 from PIL import Image
 
 from pipeline.progress import Progress
+from pipeline.recipes import load_recipe
 from pipeline.run import run_job
 from pipeline.storage import join_uri, open_store
 from pipeline.verify import verify
+from schemas import __version__
 from schemas.tables import ALL_TABLES, table_schema
 from tests import golden, s3
 from tests.command import SHARED
@@ -213,7 +215,9 @@ def test_label_knows_how_it_was_made(first: Ran):
     assert row["recipe_digest"] == first.summary["recipes"]["ocr"]["digest"]
     assert row["checkpoint"] == first.summary["checkpoint"]
     assert row["checkpoint"].startswith("nano@")
-    assert row["prompt"] == "Read all the text in the image, line by line."
+    assert row["prompt"] == row["instruction"] == load_recipe("ocr").file.last.prompts[row["variant"]]
+    assert json.loads(row["parameters"])["max_new_tokens"] == 4
+    assert row["labelmill_version"] == __version__
     assert 1 <= row["num_output_tokens"] <= 4
     assert row["num_prompt_tokens"] > 20
     assert row["mean_logprob"] < 0

@@ -1,6 +1,7 @@
 import dataclasses
 import datetime
 import decimal
+import json
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -8,6 +9,7 @@ import pytest
 
 from pipeline.commits import LABELLED, QUARANTINED, SKIPPED
 from pipeline.storage import StorageError
+from schemas import __version__
 from schemas.tables import staged_schema
 from tests.pipeline.outputs import (
     BUSY,
@@ -71,6 +73,7 @@ def test_block_becomes_one_staged_file_for_each_table_and_one_commit(tmp_path, o
 def test_label_row_holds_all_that_is_known(work):
     row, _ = pending(work)
     row = dataclasses.replace(labelled(work, row, says="EXIT"), flags=("exif_rotated",))
+    label, prompts = row.labels[0], work.recipes[0].loaded.file.last.prompts
     commit(work, row)
 
     (name,) = staged(work, "ocr")
@@ -85,10 +88,16 @@ def test_label_row_holds_all_that_is_known(work):
             "height_px": 30,
             "tiles_wide": 1,
             "tiles_high": 1,
+            "more_images": [],
             "recipe": "ocr",
             "recipe_digest": work.recipe_digests["ocr"],
+            "item": 0,
             "checkpoint": work.checkpoint,
-            "prompt": "Read all the text in the image, line by line.",
+            "labelmill_version": __version__,
+            "instruction": prompts[label.variant],
+            "variant": label.variant,
+            "prompt": prompts[label.variant],
+            "parameters": label.parameters,
             "num_prompt_tokens": 7,
             "num_output_tokens": 3,
             "finish_reason": "stop",
@@ -96,9 +105,18 @@ def test_label_row_holds_all_that_is_known(work):
             "attempts": 1,
             "flags": ["exif_rotated"],
             "text": "EXIT",
-            "item": 0,
+            "format": "plain",
         }
     ]
+    assert json.loads(label.parameters) == {
+        "max_new_tokens": 1024,
+        "temperature": 0.0,
+        "top_p": 1.0,
+        "repetition_penalty": 1.0,
+        "stop_on_loop": True,
+        "seed": json.loads(label.parameters)["seed"],
+        "constrained": False,
+    }
 
 
 def test_row_that_failed_is_quarantined_once_for_each_of_its_recipes(work):
@@ -235,7 +253,7 @@ def test_carried_columns_keep_their_types_and_values_up_to_the_dataset(tmp_path,
         column = written[ours.get(name, name)]
         assert column.type == pq.read_schema(table).field(name).type, name
         assert column.to_pylist() == values.to_pylist(), name
-    assert "item" not in written.column_names
+    assert written["item"].to_pylist() == [0, 0]
 
 
 def test_quarantined_row_keeps_its_carried_columns(tmp_path):

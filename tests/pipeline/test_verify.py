@@ -1,3 +1,4 @@
+import dataclasses
 import hashlib
 import json
 import shutil
@@ -11,7 +12,18 @@ from pipeline.run import run_job
 from pipeline.storage import StorageError
 from pipeline.verify import MAX_PROBLEMS_SHOWN, verify
 from pipeline.whole_shards import FINALIZED_FILE
-from tests.pipeline.outputs import MISSING, commit, job_of, labelled, pending, resolve
+from schemas.errors import ErrorKind, RowError
+from tests.pipeline.asked import put_recipe
+from tests.pipeline.outputs import (
+    MISSING,
+    commit,
+    job_of,
+    labelled,
+    pending,
+    put_images,
+    resolve,
+    table_at,
+)
 from tests.pipeline.tables import put_table
 
 QUESTIONS = [["Why?"], ["How?", "Who?"], [], ["When?"]]
@@ -83,6 +95,40 @@ def test_output_on_s3_verifies(bucket, tmp_path):
 def test_output_may_be_named_relative_to_where_one_is(output, monkeypatch):
     monkeypatch.chdir(output.parent)
     assert verify("out").num_problems == 0
+
+
+def test_output_of_recipes_of_the_user_verifies_where_their_files_are_not(tmp_path):
+    (tmp_path / "mine.py").write_text("def columns(text, asked): return {'answer': text.upper()}\n")
+    each_line = "{name: lines, prompts: [List.], answer: lines}, {each: lines, prompts: ['What is {each}?']}"
+    mine = put_recipe(tmp_path, f"table: qa\nparse: mine.py:columns\nsteps: [{each_line}]")
+    source = put_images(tmp_path / "photos", "a.jpg", "b.jpg", "c.jpg")
+    job = job_of(source, tmp_path / "out", [mine, {"name": mine, "id": "twice"}, "ocr"])
+    work = resolve(job)
+    a, b, c = pending(work)
+    commit(work, labelled(work, a, says="one\ntwo\nthree"), labelled(work, b, says="one"), labelled(work, c, says=" "))
+    run_job(job)
+    for name in ("mine.py", "mine.yaml"):
+        (tmp_path / name).unlink()
+    found = verify(str(tmp_path / "out"))
+    assert found.problems == []
+    assert found.num_rows == {"qa": 8, "ocr": 3, "quarantine": 0}
+    assert found.outcomes["twice"] == {"labelled": 2, "skipped": 1}
+    assert table_at(tmp_path / "out", "qa")["answer"].to_pylist()[0] == "ONE\nTWO\nTHREE"
+
+
+def test_answer_that_was_rejected_is_accounted_for_in_quarantine(tmp_path):
+    mine = put_recipe(tmp_path, "steps: [{prompts: [It.], gates: {empty: {then: reject}}}]")
+    job = job_of(put_images(tmp_path / "photos", "a.jpg"), tmp_path / "out", [mine, "ocr"])
+    work = resolve(job)
+    (row,) = pending(work)
+    rejected = RowError(kind=ErrorKind.ANSWER_REJECTED, message="empty: ' ' says nothing; the answer begins ' '")
+    ocr = dataclasses.replace(row, recipes=("ocr",))
+    commit(work, dataclasses.replace(labelled(work, ocr), recipes=row.recipes, recipe_errors=(("mine", rejected),)))
+    summary = run_job(job)
+    assert summary["quarantined_by_kind"] == {"answer_rejected": 1}
+    found = verify(str(tmp_path / "out"))
+    assert found.problems == []
+    assert found.outcomes == {"mine": {"quarantined": 1}, "ocr": {"labelled": 1}}
 
 
 def test_row_that_is_gone_is_named(output):

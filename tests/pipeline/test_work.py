@@ -11,10 +11,13 @@ from model.checkpoint_files import NANO_FOLDER
 from model.prompt import Processor
 from pipeline import checkpoint_check
 from pipeline.http import HttpStore
+from pipeline.recipes import load_recipe
+from pipeline.recorded_recipes import read_recipes
 from pipeline.storage import StorageError, join_uri, open_store
 from pipeline.uri_policy import UriPolicy
 from schemas.job import load_job
-from tests.pipeline.outputs import commit_all, finalized, job_of, names_in, pending, put_images, resolve
+from tests.pipeline.asked import put_recipe
+from tests.pipeline.outputs import commit_all, files_below, finalized, job_of, names_in, pending, put_images, resolve
 from tests.pipeline.tables import put_table
 
 QA = {"name": "qa", "questions": ("Why?",)}
@@ -63,7 +66,69 @@ def test_work_names_the_checkpoint_and_its_resolutions(source, tmp_path):
 def test_job_is_kept_beside_its_run(source, output):
     job = job_of(source, output, ["ocr", QA])
     resolve(job)
-    assert load_job(open_store(output).get(join_uri(output, "_run", "job.yaml")).decode()) == job
+    named = tuple(recipe.model_copy(update={"id": recipe.name}) for recipe in job.recipes)
+    kept = load_job(open_store(output).get(join_uri(output, "_run", "job.yaml")).decode())
+    assert kept == job.model_copy(update={"recipes": named})
+
+
+def test_recipes_are_kept_beside_their_run_as_their_files_stand(source, output, tmp_path):
+    (tmp_path / "mine.py").write_text("def columns(text, asked): return {}\n")
+    mine = put_recipe(tmp_path, "# mine\nparse: mine.py:columns\nsteps: [{prompts: [It.]}]")
+    recipes = [{"name": "caption", "id": "short", "style": "short", "hints": ("ocr",)}, mine]
+    job = job_of(source, output, recipes)
+    work = resolve(job)
+    kept = {name: open_store(output).get(join_uri(output, "_run", "recipes", name)).decode() for name in KEPT}
+    assert sorted(files_below(join_uri(output, "_run", "recipes"))) == sorted(KEPT)
+    assert kept["short.yaml"] == load_recipe("caption").text
+    assert kept["ocr.yaml"] == load_recipe("ocr").text, "it runs for the caption"
+    assert kept["mine.yaml"] == (tmp_path / "mine.yaml").read_text()
+    assert kept["mine.py"] == (tmp_path / "mine.py").read_text()
+    recorded = read_recipes(work.folder, kept_job(output))
+    assert {name: recipe.file.name for name, recipe in recorded.items()} == {"short": "caption", "mine": "mine"}
+
+
+KEPT = ("short.yaml", "ocr.yaml", "mine.yaml", "mine.py")
+
+
+def kept_job(output):
+    return load_job(open_store(output).get(join_uri(output, "_run", "job.yaml")).decode())
+
+
+def test_recipe_file_means_the_same_in_every_folder_and_its_id_is_kept(source, tmp_path, monkeypatch):
+    put_recipe(tmp_path, "steps: [{prompts: [It.]}]")
+    monkeypatch.chdir(tmp_path)
+    commit_all(work_of(source, "out", ["mine.yaml", {"name": "mine.yaml", "id": "again", "seed": 1}]))
+    monkeypatch.chdir("/")
+    kept = kept_job(f"{tmp_path}/out")
+    assert [(recipe.name, recipe.id) for recipe in kept.recipes] == [
+        (f"{tmp_path}/mine.yaml", "mine"),
+        (f"{tmp_path}/mine.yaml", "again"),
+    ]
+    assert pending(resolve(kept)) == []
+
+
+def test_prompt_that_changed_is_refused_by_the_name_of_its_recipe_and_a_comment_is_nothing(source, tmp_path):
+    mine = put_recipe(tmp_path, "steps: [{prompts: [It.]}]")
+    commit_all(work_of(source, tmp_path / "out", ["ocr", mine]))
+    put_recipe(tmp_path, "# better words\nsteps:\n- prompts:\n  - It.")
+    assert pending(work_of(source, tmp_path / "out", ["ocr", mine])) == []
+    put_recipe(tmp_path, "steps: [{prompts: [It is.]}]")
+    assert "another recipe mine:" in refusal(source, tmp_path / "out", ["ocr", mine])
+
+
+def test_recipe_that_runs_for_another_one_is_not_written(source, tmp_path):
+    work = work_of(source, tmp_path / "out", [{"name": "caption", "hints": ("ocr",)}])
+    assert [recipe.name for recipe in work.recipes] == ["ocr", "caption"]
+    assert (work.tables, list(work.recipe_digests)) == (["captions"], ["caption"])
+    assert pending_names(work) == [("a.jpg", ("caption",)), ("b.jpg", ("caption",))]
+    commit_all(work)
+    assert finalized(work).num_rows == {"captions": 2, "quarantine": 0}
+
+
+def test_recipe_that_ran_for_another_one_may_be_added(source, tmp_path):
+    commit_all(work_of(source, tmp_path / "out", [{"name": "caption", "hints": ("ocr",)}]))
+    work = work_of(source, tmp_path / "out", ["ocr", {"name": "caption", "hints": ("ocr",)}])
+    assert pending_names(work) == [("a.jpg", ("ocr",)), ("b.jpg", ("ocr",))]
 
 
 def test_rerun_of_a_finished_job_has_nothing_to_do(source, output):

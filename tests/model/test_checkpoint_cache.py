@@ -1,0 +1,383 @@
+"""A checkpoint of a store is fetched once per node, whatever is killed, damaged, changed or full meanwhile."""
+
+import contextlib
+import io
+import json
+import logging
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import boto3
+import pytest
+from boto3.s3.transfer import TransferConfig
+
+from model import checkpoint_cache, checkpoint_locks, checkpoint_space, ranged_download
+from model.checkpoint_cache import cached_folder
+from model.checkpoint_store import NUM_CONNECTIONS
+from tests import swift
+from tests.command import REPOSITORY
+from tests.faulty_s3 import Fault, FaultyS3, faulty_s3
+
+RANGE_BYTES = 10_000
+CONTENT = {
+    "config.json": b"{}",
+    "empty.safetensors": b"",
+    "one.safetensors": random.Random(1).randbytes(203_000),
+    "two.safetensors": random.Random(2).randbytes(100_000),
+}
+NUM_RANGES = 1 + 21 + 10
+KILL_AFTER_S = 60
+"""How long a child that should be stuck by now is waited for, on the busiest of machines."""
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("LABELMILL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(ranged_download, "RANGE_BYTES", RANGE_BYTES)
+    return tmp_path / "cache" / "checkpoints"
+
+
+@pytest.fixture
+def proxy(moto_endpoint: str, bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyS3]:
+    """Between this test and the store; lets everything pass until it is told otherwise."""
+    with faulty_s3(moto_endpoint, faults=(Fault.STALL,), stall_s=2 * KILL_AFTER_S) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        yield proxy
+
+
+def put(uri: str, content: Mapping[str, bytes] = CONTENT) -> str:
+    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+    client = boto3.session.Session().client("s3")
+    for name, body in content.items():
+        client.put_object(Bucket=bucket, Key=f"{prefix}/{name}", Body=body)
+    return uri
+
+
+def put_in_parts(uri: str, name: str) -> bytes:
+    """Two parts, the smallest that a store takes."""
+    body = random.Random(3).randbytes(5 * 1024 * 1024 + 1000)
+    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+    config = TransferConfig(multipart_threshold=len(body), multipart_chunksize=5 * 1024 * 1024)
+    boto3.session.Session().client("s3").upload_fileobj(io.BytesIO(body), bucket, f"{prefix}/{name}", Config=config)
+    return body
+
+
+def everything(name: str) -> bool:
+    return True
+
+
+def content_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def ranges_asked(proxy: FaultyS3) -> Counter[tuple[str, str]]:
+    return Counter((path.rpartition("/")[2], asked) for method, path, asked in proxy.requests if asked)
+
+
+def ranges_listed(cache: Path) -> set[tuple[str, str]]:
+    """As the Range headers that ask for them."""
+    lines = [(path.name, line.split()) for path in cache.glob("*/sha256/*") for line in path.read_text().splitlines()]
+    return {(name, f"bytes={start}-{int(start) + int(length) - 1}") for name, (_, start, length) in lines}
+
+
+@contextlib.contextmanager
+def child(uri: str) -> Iterator["subprocess.Popen[str]"]:
+    """A process that fetches the checkpoint, prints its folder, and uses it until its standard input closes."""
+    code = f"""if True:
+        import sys
+        from model import ranged_download
+        from model.checkpoint_cache import cached_folder
+        ranged_download.RANGE_BYTES = {RANGE_BYTES}
+        print(cached_folder({uri!r}, lambda name: True), flush=True)
+        sys.stdin.read()
+    """
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(
+        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def fetch_in_child(uri: str) -> Path:
+    with child(uri) as process:
+        output, errors = process.communicate("")
+    assert process.returncode == 0, errors
+    return Path(output.strip())
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + KILL_AFTER_S
+    while not condition():
+        assert time.monotonic() < deadline_s, "it did not come to that"
+        time.sleep(0.02)
+
+
+def stall_after(proxy: FaultyS3, num_requests: int) -> None:
+    proxy.inject(*[None] * num_requests)
+    proxy.rate = 1.0
+
+
+def all_connections_stall(proxy: FaultyS3) -> bool:
+    return proxy.injected[Fault.STALL] >= NUM_CONNECTIONS
+
+
+def test_checkpoint_is_fetched_in_ranges_and_every_range_once(bucket: str, proxy: FaultyS3):
+    assert content_of(cached_folder(put(f"{bucket}/c"), everything)) == CONTENT
+    assert len(ranges_asked(proxy)) == ranges_asked(proxy).total() == NUM_RANGES
+
+
+def test_object_that_was_uploaded_in_parts_is_compared_part_by_part(
+    bucket: str, proxy: FaultyS3, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr(ranged_download, "RANGE_BYTES", 1_000_000)
+    uri = put(f"{bucket}/c", {"config.json": b"{}"})
+    weights = put_in_parts(f"{bucket}/c", "weights.safetensors")
+    assert content_of(cached_folder(uri, everything)) == {"config.json": b"{}", "weights.safetensors": weights}
+    assert ("HEAD", f"/{bucket.removeprefix('s3://')}/c/weights.safetensors?partNumber=1", "") in proxy.requests
+    assert "fetching it again" not in caplog.text
+
+
+@pytest.mark.swift
+@pytest.mark.skipif(swift.reason_to_skip() is not None, reason=str(swift.reason_to_skip()))
+def test_checkpoint_is_fetched_from_swift_and_goes_on_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr(ranged_download, "RANGE_BYTES", 1_000_000)
+    with swift.swift_store(tmp_path / "swift", monkeypatch) as bucket:
+        uri = put(f"{bucket}/c")
+        weights = put_in_parts(uri, "weights.safetensors")
+        folder = cached_folder(uri, everything)
+        assert content_of(folder) == {**CONTENT, "weights.safetensors": weights}
+        assert "fetching it again" not in caplog.text
+        flip_a_bit(folder / "weights.safetensors", 5_000_000)
+        assert content_of(cached_folder(uri, everything)) == {**CONTENT, "weights.safetensors": weights}
+        put(uri, {"one.safetensors": b"another"})
+        assert content_of(cached_folder(uri, everything))["one.safetensors"] == b"another"
+
+
+def test_killed_download_goes_on_with_the_ranges_that_are_missing(bucket: str, proxy: FaultyS3, cache: Path):
+    uri = put(f"{bucket}/c")
+    stall_after(proxy, 10)
+    with child(uri) as process:
+        wait_until(lambda: all_connections_stall(proxy))
+        process.send_signal(signal.SIGKILL)
+    kept = ranges_listed(cache)
+    assert 0 < len(kept) < NUM_RANGES
+    proxy.rate = 0.0
+    proxy.requests.clear()
+    assert content_of(cached_folder(uri, everything)) == CONTENT
+    assert not kept & ranges_asked(proxy).keys()
+    assert ranges_asked(proxy).total() == NUM_RANGES - len(kept)
+
+
+def test_processes_that_ask_at_once_fetch_once(bucket: str, proxy: FaultyS3):
+    uri = put(f"{bucket}/c")
+    with contextlib.ExitStack() as stack:
+        processes = [stack.enter_context(child(uri)) for _ in range(2)]
+        folders = {Path(process.communicate("")[0].strip()) for process in processes}
+    assert len(folders) == 1
+    assert content_of(folders.pop()) == CONTENT
+    assert ranges_asked(proxy).total() == NUM_RANGES
+
+
+def test_process_that_waits_says_for_whom_and_takes_over_when_that_one_dies(
+    bucket: str, proxy: FaultyS3, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr(checkpoint_locks, "FIRST_NOTICE_S", 0.0)
+    uri, folders = put(f"{bucket}/c"), []
+    stall_after(proxy, 10)
+    with child(uri) as process:
+        wait_until(lambda: all_connections_stall(proxy))
+        proxy.rate = 0.0
+        waiting = threading.Thread(target=lambda: folders.append(cached_folder(uri, everything)))
+        waiting.start()
+        wait_until(lambda: "waiting for" in caplog.text)
+        assert f"waiting for process {process.pid} on " in caplog.text
+        assert f"it fetches or checks {uri}" in caplog.text
+        assert not folders
+        process.kill()
+        waiting.join()
+    assert content_of(folders[0]) == CONTENT
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_faults_of_the_store_are_waited_out(
+    moto_endpoint: str, bucket: str, monkeypatch: pytest.MonkeyPatch, seed: int
+):
+    uri = put(f"{bucket}/c")
+    monkeypatch.setenv("LABELMILL_STORE_PATIENCE_S", "60")
+    with faulty_s3(moto_endpoint, seed=seed, rate=0.3) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        assert content_of(cached_folder(uri, everything)) == CONTENT
+    assert proxy.injected.total() > 5
+
+
+def test_store_that_goes_away_is_named_and_what_came_is_kept(
+    bucket: str, proxy: FaultyS3, cache: Path, monkeypatch: pytest.MonkeyPatch
+):
+    uri = put(f"{bucket}/c")
+    monkeypatch.setenv("LABELMILL_STORE_PATIENCE_S", "0.1")
+    proxy.faults = (Fault.INTERNAL_ERROR,)
+    stall_after(proxy, 10)
+    with pytest.raises(ValueError, match=r"c' could not be fetched: the store answers InternalError \(HTTP 500\)"):
+        cached_folder(uri, everything)
+    assert ranges_listed(cache)
+    assert not list(cache.glob("*/files"))
+
+
+@pytest.mark.parametrize("value", ["soon", "-1", "nan", "inf"])
+def test_patience_that_is_no_number_of_seconds_is_refused(bucket: str, monkeypatch: pytest.MonkeyPatch, value: str):
+    monkeypatch.setenv("LABELMILL_STORE_PATIENCE_S", value)
+    with pytest.raises(ValueError, match=f"LABELMILL_STORE_PATIENCE_S is '{value}'; set it to a number of seconds"):
+        cached_folder(f"{bucket}/c", everything)
+
+
+def flip_a_bit(path: Path, at: int) -> None:
+    with path.open("r+b") as stream:
+        stream.seek(at)
+        byte = stream.read(1)[0]
+        stream.seek(at)
+        stream.write(bytes([byte ^ 1]))
+
+
+def test_flipped_bit_costs_its_range(bucket: str, proxy: FaultyS3):
+    uri = put(f"{bucket}/c")
+    folder = cached_folder(uri, everything)
+    flip_a_bit(folder / "one.safetensors", 34_567)
+    proxy.requests.clear()
+    assert cached_folder(uri, everything) == folder
+    assert content_of(folder) == CONTENT
+    assert ranges_asked(proxy) == {("one.safetensors", "bytes=30000-39999"): 1}
+
+
+def test_file_that_was_removed_is_fetched_again(bucket: str, proxy: FaultyS3):
+    uri = put(f"{bucket}/c")
+    folder = cached_folder(uri, everything)
+    (folder / "two.safetensors").unlink()
+    proxy.requests.clear()
+    assert content_of(cached_folder(uri, everything)) == CONTENT
+    assert {name for name, _ in ranges_asked(proxy)} == {"two.safetensors"}
+
+
+def test_damage_that_the_file_system_does_not_show_is_found_within_a_day(bucket: str, monkeypatch: pytest.MonkeyPatch):
+    uri = put(f"{bucket}/c")
+    folder = cached_folder(uri, everything)
+    flip_a_bit(folder / "one.safetensors", 0)
+    checked, stat = folder.parent / "checked.json", (folder / "one.safetensors").stat()
+    record = json.loads(checked.read_text())
+    record["looks"]["one.safetensors"] = [stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+    checked.write_text(json.dumps(record))
+    assert content_of(cached_folder(uri, everything)) != CONTENT
+    monkeypatch.setattr(checkpoint_cache, "CHECK_EVERY_S", 0.0)
+    assert content_of(cached_folder(uri, everything)) == CONTENT
+
+
+def test_object_that_changes_after_the_listing_never_meets_the_others(bucket: str):
+    uri, changed = put(f"{bucket}/c"), {**CONTENT, "two.safetensors": CONTENT["two.safetensors"][::-1]}
+    changes = [changed]
+
+    def change_then_everything(name: str) -> bool:
+        if changes:
+            put(uri, changes.pop())
+        return True
+
+    assert content_of(cached_folder(uri, change_then_everything)) == changed
+
+
+def test_object_that_is_added_while_others_are_fetched_is_fetched_too(bucket: str):
+    uri, additions = put(f"{bucket}/c"), [{"three.safetensors": b"more"}]
+
+    def add_then_everything(name: str) -> bool:
+        if additions:
+            put(uri, additions.pop())
+        return True
+
+    folder = cached_folder(uri, add_then_everything)
+    assert content_of(folder) == {**CONTENT, "three.safetensors": b"more"}
+
+
+def test_checkpoint_that_never_stays_the_same_is_refused(bucket: str):
+    uri, content = put(f"{bucket}/c"), iter(range(10_000))
+
+    def change_then_everything(name: str) -> bool:
+        put(uri, {"config.json": str(next(content)).encode()})
+        return True
+
+    with pytest.raises(ValueError, match="changed 3 times while it was fetched: wait for its upload to end"):
+        cached_folder(uri, change_then_everything)
+
+
+def test_full_disk_is_named_before_anything_is_fetched(bucket: str, proxy: FaultyS3, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(checkpoint_space, "free_bytes", lambda folder: 200_000)
+    with pytest.raises(
+        ValueError, match=r"no room for 0.303 MB more: 0.103 MB are missing \(its disk is full; 0 MB of"
+    ):
+        cached_folder(put(f"{bucket}/c"), everything)
+    assert not ranges_asked(proxy)
+
+
+def test_disk_that_fills_up_all_the_same_is_named(bucket: str, monkeypatch: pytest.MonkeyPatch):
+    def full(*_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(ValueError, match=r"cannot be kept in .*No space left.*LABELMILL_CACHE names another folder"):
+        cached_folder(put(f"{bucket}/c"), everything)
+
+
+def test_checkpoint_that_was_used_longest_ago_makes_room(
+    bucket: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    oldest, newer = (fetch_in_child(put(f"{bucket}/{name}")) for name in ("oldest", "newer"))
+    os.utime(oldest.parent / "use.lock", (1, 1))
+    monkeypatch.setenv("LABELMILL_CACHE_GB", "0.0007")
+    with caplog.at_level(logging.INFO):
+        assert content_of(cached_folder(put(f"{bucket}/c"), everything)) == CONTENT
+    assert not oldest.parent.exists()
+    assert content_of(newer) == CONTENT
+    assert f"removed {oldest.parent} from the cache" in caplog.text
+
+
+def test_checkpoint_that_a_process_uses_does_not_make_room(bucket: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("LABELMILL_CACHE_GB", "0.0005")
+    with child(put(f"{bucket}/used")) as process:
+        assert process.stdout is not None
+        used = Path(process.stdout.readline().strip())
+        with pytest.raises(ValueError, match=r"MB are missing \(LABELMILL_CACHE_GB allows 0.5 MB; 0.3\d+ MB of other"):
+            cached_folder(put(f"{bucket}/c"), everything)
+        assert content_of(used) == CONTENT
+    cached_folder(f"{bucket}/c", everything)
+    assert not used.exists()
+
+
+def test_nothing_is_removed_where_that_would_not_be_enough(bucket: str, monkeypatch: pytest.MonkeyPatch):
+    unused = fetch_in_child(put(f"{bucket}/unused"))
+    monkeypatch.setenv("LABELMILL_CACHE_GB", "0.0002")
+    with pytest.raises(ValueError, match="that are not would have been removed"):
+        cached_folder(put(f"{bucket}/c"), everything)
+    assert content_of(unused) == CONTENT
+
+
+def test_what_a_killed_process_had_begun_to_remove_is_removed(bucket: str, cache: Path):
+    (cache / ".evicted-abc" / "c").mkdir(parents=True)
+    cached_folder(put(f"{bucket}/c"), everything)
+    assert not (cache / ".evicted-abc").exists()
+
+
+@pytest.mark.parametrize("value", ["much", "0", "-1", "nan"])
+def test_limit_that_is_no_size_is_refused(bucket: str, monkeypatch: pytest.MonkeyPatch, value: str):
+    monkeypatch.setenv("LABELMILL_CACHE_GB", value)
+    with pytest.raises(ValueError, match=f"LABELMILL_CACHE_GB is '{value}'; set it to a number of GB"):
+        cached_folder(put(f"{bucket}/c"), everything)

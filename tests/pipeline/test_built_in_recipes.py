@@ -1,0 +1,524 @@
+"""Every built-in recipe on files, from their bytes to labels: what it asks, what it makes of the answers, and what each
+label says of how it was made."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from model.constraint_specs import BoxList, Choice
+from model.prompt import Processor
+from pipeline.fetch import FetchImage
+from pipeline.label import LabelImage, ReplicaConfig
+from pipeline.prepare import TileImage
+from pipeline.recipes import built_in_names, check_recipes, load_recipe, make_recipes
+from pipeline.recipes.fit import keys_of
+from schemas.errors import ErrorKind
+from schemas.job import EngineSpec
+from schemas.recipe_specs import RecipeSpec
+from schemas.rows import TILES_COLUMN, ImageRow, Label, Mark, RowImage, Turn, rows_of, to_columns
+from schemas.tables import OWN
+from tests.pipeline.exact_engine import ExactEngine, text_of_message
+from tests.pipeline.pictures import encode, four_corners
+
+WIDTH, HEIGHT = 222, 74
+"""Of the first image; the second one is as much higher than wide. Three pixels to 9 and to 27 steps of the grid."""
+ARROW = Mark(kind="arrow", points=((20.0, 10.0), (150.0, 50.0)))
+CIRCLE = Mark(kind="circle", points=((10.0, 10.0), (40.0, 30.0)), color="yellow")
+PAIRS = (
+    Turn(role="system", text="Be exact."),
+    Turn(role="user", text="What is the total?", images=(0,)),
+    Turn(role="assistant", text="10"),
+    Turn(role="user", text="And the tax?"),
+    Turn(role="assistant", text="1"),
+)
+
+
+def box(label: str, *grid: int, width: int = WIDTH, height: int = HEIGHT) -> dict[str, Any]:
+    """Of the model's numbers, each 0..999, in an image of that size."""
+    x1, y1, x2, y2 = (pytest.approx(value / 999 * side) for value, side in zip(grid, (width, height) * 2, strict=True))
+    return {"label": label, "x1": x1, "y1": y1, "x2": x2, "y2": y2}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """`entries`: of the job; the last one's labels are looked at. `answers` as for `ExactEngine`, one prompt each."""
+
+    entries: tuple[dict[str, Any], ...]
+    answers: tuple[tuple[str, str], ...]
+    values: list[dict[str, Any]]
+    row: dict[str, Any] = field(default_factory=dict)
+    num_images: int = 1
+
+
+TABLE = "<table><tr><td>Total</td><td>12</td></tr></table>"
+PROGRAM = "import matplotlib.pyplot as plt\n\nplt.bar(['a', 'b'], [1, 2])\nplt.show()"
+PAGE = "<!doctype html>\n<html><body><h1>Shop</h1></body></html>"
+QA = {"original_answer": None, "reasoning": None, "system": None, "question_images": []}
+
+CASES = {
+    "caption": Case(
+        entries=({"name": "caption"},),
+        answers=(("", " A house by the sea. "),),
+        values=[{"caption": "A house by the sea.", "style": "detailed"}],
+    ),
+    "grounded-caption": Case(
+        entries=({"name": "grounded-caption"},),
+        answers=(("<|grounding|>", "<|ref|>A house<|/ref|><|det|>[[0, 0, 500, 999]]<|/det|> in the rain."),),
+        values=[
+            {
+                "caption": "A house in the rain.",
+                "text": "<|ref|>A house<|/ref|><|det|>[[0, 0, 500, 999]]<|/det|> in the rain.",
+                "boxes": [box("A house", 0, 0, 500, 999)],
+            }
+        ],
+    ),
+    "grounding": Case(
+        entries=({"name": "grounding", "queries": ["the dog", "the cat"]},),
+        answers=(
+            ("the dog", "<|ref|>the dog<|/ref|><|det|>[[10, 20, 30, 40]]<|/det|>"),
+            ("the cat", "<|ref|>the cat<|/ref|><|det|>[]<|/det|>"),
+        ),
+        values=[
+            {
+                "query": "the dog",
+                "text": "<|ref|>the dog<|/ref|><|det|>[[10, 20, 30, 40]]<|/det|>",
+                "boxes": [box("the dog", 10, 20, 30, 40)],
+                "image_index": 0,
+            },
+            {"query": "the cat", "text": "<|ref|>the cat<|/ref|><|det|>[]<|/det|>", "boxes": [], "image_index": 0},
+        ],
+    ),
+    "grounding-of-caption": Case(
+        entries=({"name": "grounding-of-caption"},),
+        answers=(
+            ("A man walks his dog.", "Objects:\n1. a man\n2. his dog\n2. his dog"),
+            ("<|ref|>a man<|/ref|>", "<|ref|>a man<|/ref|><|det|>[[0, 0, 100, 900]]<|/det|>"),
+            ("<|ref|>his dog<|/ref|>", "<|ref|>his dog<|/ref|><|det|>[]<|/det|>"),
+            ("escri", "A man walks his dog."),
+        ),
+        values=[
+            {
+                "query": "a man",
+                "text": "<|ref|>a man<|/ref|><|det|>[[0, 0, 100, 900]]<|/det|>",
+                "boxes": [box("a man", 0, 0, 100, 900)],
+                "image_index": 0,
+            },
+            {"query": "his dog", "text": "<|ref|>his dog<|/ref|><|det|>[]<|/det|>", "boxes": [], "image_index": 0},
+        ],
+    ),
+    "in-context-grounding": Case(
+        entries=({"name": "in-context-grounding"},),
+        num_images=2,
+        answers=(("rectangle", "<|ref|>cup<|/ref|><|det|>[[0, 0, 999, 500]]<|/det|>"),),
+        values=[
+            {
+                "query": None,
+                "text": "<|ref|>cup<|/ref|><|det|>[[0, 0, 999, 500]]<|/det|>",
+                "boxes": [box("cup", 0, 0, 999, 500, width=HEIGHT, height=WIDTH)],
+                "image_index": 1,
+            }
+        ],
+    ),
+    "ocr": Case(
+        entries=({"name": "ocr"},),
+        answers=(("", "EXIT\nNo smoking"),),
+        values=[{"text": "EXIT\nNo smoking", "format": "plain"}],
+    ),
+    "ocr-markdown": Case(
+        entries=({"name": "ocr-markdown"},),
+        answers=(("Markdown", "```markdown\n# Report\n\n- one\n- two\n```"),),
+        values=[{"text": "# Report\n\n- one\n- two", "format": "markdown"}],
+    ),
+    "ocr-document": Case(
+        entries=({"name": "ocr-document"},),
+        answers=(("paragraph", "It was late.\n\nNobody came."),),
+        values=[{"text": "It was late.\n\nNobody came.", "format": "plain"}],
+    ),
+    "ocr-table": Case(
+        entries=({"name": "ocr-table"},),
+        answers=(("HTML", f"```html\n{TABLE}\n```"),),
+        values=[{"text": TABLE, "format": "html"}],
+    ),
+    "ocr-formula": Case(
+        entries=({"name": "ocr-formula"},),
+        answers=(("LaTeX", r"\frac{a}{b} = c^{2}"),),
+        values=[{"text": r"\frac{a}{b} = c^{2}", "format": "latex"}],
+    ),
+    "ocr-scene": Case(
+        entries=({"name": "ocr-scene"},),
+        answers=(("", "TAXI\n4711"),),
+        values=[{"text": "TAXI\n4711", "format": "plain"}],
+    ),
+    "qa": Case(
+        entries=({"name": "qa", "questions": ["How many?"]},),
+        answers=(("How many?", "Three."),),
+        values=[{**QA, "question": "How many?", "answer": "Three.", "question_images": [0]}],
+    ),
+    "qa-regenerate": Case(
+        entries=({"name": "qa-regenerate"},),
+        row={"turns": PAIRS},
+        answers=(
+            ("What is the total?", "The total is 12."),
+            ("And the tax?", "The tax is 2."),
+            ("", "TOTAL 12 TAX 2"),
+        ),
+        values=[
+            {
+                "question": "What is the total?",
+                "answer": "The total is 12.",
+                "original_answer": "10",
+                "reasoning": None,
+                "system": "Be exact.",
+                "question_images": [0],
+            },
+            {**QA, "question": "And the tax?", "answer": "The tax is 2.", "original_answer": "1"},
+        ],
+    ),
+    "qa-generate": Case(
+        entries=({"name": "qa-generate", "count": 2},),
+        answers=(
+            ("2 different questions", "1. Who signed?\n2. When?\n3. Where?"),
+            ("2 questions", "1. Who signed?\n2. When?\n3. Where?"),
+            ("2 such questions", "1. Who signed?\n2. When?\n3. Where?"),
+            ("Who signed?", "Ada Lovelace signed."),
+            ("When?", "In 1843."),
+            ("", "Signed by Ada Lovelace in 1843"),
+        ),
+        values=[
+            {**QA, "question": "Who signed?", "answer": "Ada Lovelace signed.", "question_images": [0]},
+            {**QA, "question": "When?", "answer": "In 1843."},
+        ],
+    ),
+    "chart-to-code": Case(
+        entries=({"name": "chart-to-code"},),
+        answers=(("matplotlib", f"Here it is:\n```python\n{PROGRAM}\n```\nIt draws two bars."),),
+        values=[{"code": PROGRAM, "language": "python"}],
+    ),
+    "web-to-code": Case(
+        entries=({"name": "web-to-code"},),
+        answers=(("HTML", f"```html\n{PAGE}\n```"),),
+        values=[{"code": PAGE, "language": "html"}],
+    ),
+    "visual-prompt": Case(
+        entries=({"name": "visual-prompt", "marks_from": "marks", "variants": [0]},),
+        row={"marks": (ARROW, CIRCLE)},
+        answers=(("red arrow", "A lamp."), ("yellow circle", "A door."), ("", "not asked")),
+        values=[
+            {
+                "question": "What is marked with the red arrow in this image? Describe it in detail.",
+                "answer": "A lamp.",
+                "mark": {
+                    "kind": "arrow",
+                    "points": [{"x": 20.0, "y": 10.0}, {"x": 150.0, "y": 50.0}],
+                    "color": "red",
+                },
+            },
+            {
+                "question": "What is marked with the yellow circle in this image? Describe it in detail.",
+                "answer": "A door.",
+                "mark": {
+                    "kind": "circle",
+                    "points": [{"x": 10.0, "y": 10.0}, {"x": 40.0, "y": 30.0}],
+                    "color": "yellow",
+                },
+            },
+        ],
+    ),
+    "score": Case(
+        entries=({"name": "caption"}, {"name": "score", "of": ["caption"]}),
+        answers=(("one digit from 1 to 5", "4"), ("", "A house by the sea.")),
+        values=[{"score": 4, "text": "A house by the sea.", "of_recipe": "caption", "of_item": 0}],
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> tuple[RowImage, ...]:
+    """The first and the third are wide, the second is tall."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for name, size in (("wide", (WIDTH, HEIGHT)), ("tall", (HEIGHT, WIDTH))):
+        (folder / f"{name}.png").write_bytes(encode(four_corners(*size), "PNG"))
+    return tuple(RowImage(uri=str(folder / f"{name}.png")) for name in ("wide", "tall", "wide"))
+
+
+@pytest.fixture(scope="module")
+def tiler():
+    resolutions = Processor.from_checkpoint("nano").config.candidate_resolutions
+    tiler = TileImage(candidate_resolutions=resolutions, max_pixels=10**6, mark_recipes=("visual-prompt",))
+    with closing(tiler):
+        yield tiler
+
+
+@pytest.fixture
+def run_stages(pictures, tiler, monkeypatch) -> Callable[..., ImageRow]:
+    """One sample through fetching, tiling and labelling, with an engine that is there already."""
+
+    def run(engine: Any, *entries: dict[str, Any], num_images: int = 1, **fields: Any) -> ImageRow:
+        specs = [RecipeSpec(**entry) for entry in entries]
+        row = ImageRow(
+            sample_id="a",
+            images=pictures[:num_images],
+            manifest_shard="shard-00000.parquet",
+            recipes=tuple(check_recipes(specs)),
+            **fields,
+        )
+        fetched = FetchImage(max_bytes=10**7, image_column=None, num_threads=1)(to_columns([row]))
+        tiled = tiler(fetched)
+        monkeypatch.setattr(ReplicaConfig, "load", lambda config: engine)
+        recipes = make_recipes(specs, checkpoint_digest="c")
+        stage = LabelImage(replica=ReplicaConfig(checkpoint="nano", engine=EngineSpec()), recipes=recipes)
+        return asyncio.run(stage.label(rows_of(tiled)[0], tiled[TILES_COLUMN][0]))
+
+    return run
+
+
+@pytest.fixture
+def run_case(run_stages) -> Callable[[str], tuple[list[Label], ExactEngine]]:
+    def run(name: str) -> tuple[list[Label], ExactEngine]:
+        case, engine = CASES[name], ExactEngine(*CASES[name].answers)
+        row = run_stages(engine, *case.entries, num_images=case.num_images, **case.row)
+        assert (row.error, row.recipe_errors) == (None, ())
+        return [label for label in row.labels if label.recipe == name], engine
+
+    return run
+
+
+def test_every_built_in_recipe_has_a_case():
+    assert sorted(CASES) == built_in_names()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_answers_become_the_columns_of_the_table(name: str, run_case):
+    labels, _ = run_case(name)
+
+    assert [label.values for label in labels] == CASES[name].values
+    assert [label.item for label in labels] == list(range(len(labels)))
+    for label in labels:
+        schema = pa.schema(OWN[label.table])
+        assert set(label.values) == set(schema.names)
+        assert pa.Table.from_pylist([dict(label.values)], schema=schema).num_rows == 1
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_label_says_how_it_was_made(name: str, run_case):
+    labels, engine = run_case(name)
+    specs = [RecipeSpec(**entry) for entry in CASES[name].entries]
+    digests = {recipe.name: recipe.digest for recipe in make_recipes(specs, checkpoint_digest="c")}
+    file = load_recipe(name).file
+    style = next(iter(file.last.ways.values()))
+
+    for label in labels:
+        assert (label.table, label.recipe_digest) == (file.table, digests[name])
+        assert label.prompt in engine.prompts
+        assert label.prompt.startswith(label.instruction)
+        assert 0 <= label.variant < len(style.prompts)
+        begin = style.prompts[label.variant].partition("{")[0]
+        assert label.instruction.startswith(begin)
+        assert (label.attempts, label.flags) == (1, ())
+        parameters = json.loads(label.parameters)
+        assert parameters["max_new_tokens"] == file.last.generation.max_new_tokens
+        assert {"temperature", "top_p", "repetition_penalty", "seed", "constrained"} <= set(parameters)
+
+
+@pytest.mark.parametrize("name", built_in_names())
+def test_ladder_is_bounded_and_every_gate_that_asks_for_another_try_can_have_one(name: str):
+    for step in load_recipe(name).file.steps:
+        assert len(step.retries) <= 2
+        gates = [getattr(step.gates, gate) for gate in type(step.gates).model_fields]
+        wants_more = any(getattr(gate, "then", "flag") != "flag" for gate in gates if gate is not None)
+        assert wants_more == bool(step.retries)
+
+
+@pytest.mark.parametrize("name", built_in_names())
+def test_prompts_of_one_style_differ(name: str):
+    for step in load_recipe(name).file.steps:
+        for style in step.ways.values():
+            assert len(set(style.prompts)) == len(style.prompts)
+
+
+@pytest.mark.parametrize(
+    ("name", "notation"),
+    [
+        ("ocr", "plain"),
+        ("ocr-document", "plain"),
+        ("ocr-scene", "plain"),
+        ("ocr-markdown", "markdown"),
+        ("ocr-table", "html"),
+        ("ocr-formula", "latex"),
+    ],
+)
+def test_format_of_a_transcription_follows_from_its_recipe(name: str, notation: str):
+    assert load_recipe(name).file.values == {"format": notation}
+
+
+@pytest.mark.parametrize(
+    ("name", "broken", "whole"),
+    [
+        ("ocr-table", "<table><tr><td>1</td></tr>", TABLE),
+        ("ocr-formula", r"\frac{a}{b", r"\frac{a}{b}"),
+        ("chart-to-code", "```python\nplt.bar([1, 2\n```", f"```python\n{PROGRAM}\n```"),
+        ("web-to-code", "```html\n<div><p>Shop\n```", f"```html\n{PAGE}\n```"),
+    ],
+)
+def test_code_that_cannot_be_read_is_written_again(name: str, broken: str, whole: str, run_stages):
+    engine = ExactEngine(("", broken), ("", whole))
+    (label,) = run_stages(engine, {"name": name}).labels
+
+    assert (label.attempts, label.flags) == (2, ())
+    assert json.loads(label.parameters)["temperature"] > 0
+    assert len({asked.params["seed"] for asked in engine.asked}) == 2
+
+
+def test_boxes_in_context_are_bound_to_their_form_when_nothing_else_helps(run_stages):
+    label_text = "object of the same category"
+    bound = f"<|ref|>{label_text}<|/ref|><|det|>[[0, 0, 100, 100]]<|/det|>"
+    engine = ExactEngine(("", "It is on the left."), ("", "<|det|>[[0, 50, 55, 9999]]<|/det|>"), ("", bound))
+    (label,) = run_stages(engine, {"name": "in-context-grounding"}, num_images=2).labels
+
+    assert [asked.params["constraint"] for asked in engine.asked] == [None, None, BoxList(label=label_text)]
+    assert label.attempts == 3
+    assert [one["label"] for one in label.values["boxes"]] == [label_text]
+
+
+@pytest.mark.parametrize("num_images", [1, 3])
+def test_in_context_grounding_speaks_of_two_images_and_leaves_other_samples_alone(num_images: int, run_stages):
+    engine = ExactEngine()
+    row = run_stages(engine, {"name": "in-context-grounding"}, num_images=num_images)
+
+    assert (row.labels, row.recipe_errors, engine.asked) == ((), (), [])
+
+
+def test_reasoning_ends_with_its_answer_or_is_asked_for_again(run_stages):
+    engine = ExactEngine(
+        ("total", "There are two rows, so it is 12."),
+        ("total", "Row 1 has 5.\nRow 2 has 7.\n\nFinal answer: 12"),
+        ("", "5 7"),
+    )
+    entry = {"name": "qa-regenerate", "style": "reasoning"}
+    (label,) = run_stages(engine, entry, turns=PAIRS[:3]).labels
+
+    assert (label.attempts, label.flags) == (2, ())
+    assert (label.values["reasoning"], label.values["answer"]) == ("Row 1 has 5.\nRow 2 has 7.", "12")
+
+
+def test_reasoning_that_never_ends_with_an_answer_is_kept_and_flagged(run_stages):
+    engine = ExactEngine(("total", "There are two rows, so it is 12."), ("", "5 7"))
+    entry = {"name": "qa-regenerate", "style": "reasoning"}
+    (label,) = run_stages(engine, entry, turns=PAIRS[:3]).labels
+
+    assert label.flags == ("final_answer_absent",)
+    assert len([prompt for prompt in engine.prompts if "total" in prompt]) == 3
+
+
+def test_english_answer_to_a_chinese_question_is_flagged_and_asked_for_again(run_stages):
+    turns = (Turn(role="user", text="图片中的人在做什么?", images=(0,)), Turn(role="assistant", text="跑步"))
+    engine = ExactEngine(
+        ("图片中", "The person in this picture is running along the river in the morning."),
+        ("图片中", "图片中的人早晨正沿着河边跑步。"),
+        ("", ""),
+    )
+    (label,) = run_stages(engine, {"name": "qa-regenerate"}, turns=turns).labels
+
+    assert (label.values["answer"], label.attempts, label.flags) == ("图片中的人早晨正沿着河边跑步。", 2, ())
+    assert engine.prompts[-1].endswith("Answer in the language of the question.")
+
+
+def test_turns_are_answered_in_sight_of_the_new_answers_and_of_the_text_in_the_image(run_case):
+    labels, engine = run_case("qa-regenerate")
+
+    first, second = (asked.messages for asked in engine.asked[1:])
+    assert [message["role"] for message in second] == ["system", "user", "assistant", "user", "assistant"]
+    assert text_of_message(second[2]) == "The total is 12."
+    assert text_of_message(first[1]) == labels[0].prompt
+    assert labels[0].prompt == "What is the total?\nText that can be read in the image:\nTOTAL 12 TAX 2"
+
+
+def test_text_that_is_not_wanted_as_a_hint_is_not_read(run_stages):
+    engine = ExactEngine(("total", "12"), ("tax", "2"))
+    row = run_stages(engine, {"name": "qa-regenerate", "hints": []}, turns=PAIRS)
+
+    assert [label.prompt for label in row.labels] == ["What is the total?", "And the tax?"]
+    assert len(engine.opened) == 1
+
+
+def test_conversation_without_images_is_answered_from_text_alone(run_stages):
+    turns = (Turn(role="user", text="What is a prime number?"), Turn(role="assistant", text="?"))
+    engine = ExactEngine(("prime", "One with two divisors."))
+    (label,) = run_stages(engine, {"name": "qa-regenerate"}, turns=turns, num_images=0).labels
+
+    assert (label.values["answer"], label.values["question_images"], label.flags) == ("One with two divisors.", [], ())
+    assert engine.opened == [()]
+
+
+def test_page_that_nothing_can_be_asked_about_is_quarantined(run_stages):
+    engine = ExactEngine(("questions", ""), ("", "some text"))
+    row = run_stages(engine, {"name": "qa-generate"})
+
+    assert row.labels == ()
+    assert [(name, error.kind) for name, error in row.recipe_errors] == [("qa-generate", ErrorKind.ANSWER_REJECTED)]
+
+
+def test_every_mark_is_looked_at_in_a_picture_of_its_own(run_case):
+    _, engine = run_case("visual-prompt")
+
+    assert [len(images) for images in engine.opened] == [1, 1]
+    red, yellow = (asked.images[0].tiles for asked in engine.asked)
+    assert red.shape == yellow.shape
+    assert (red != yellow).any()
+
+
+def test_question_of_the_job_is_asked_about_what_is_marked(run_stages):
+    engine = ExactEngine(("What color is it?", "Blue."))
+    entry = {"name": "visual-prompt", "marks_from": "marks", "style": "ask", "questions": ["What color is it?"]}
+    (label,) = run_stages(engine, entry, marks=(ARROW,)).labels
+
+    assert (label.values["question"], label.values["answer"]) == ("What color is it?", "Blue.")
+    assert "red arrow" in label.prompt
+
+
+def test_score_sees_no_image_and_can_only_be_a_digit(run_case):
+    _, engine = run_case("score")
+
+    scored = engine.asked[-1]
+    assert scored.images == ()
+    assert scored.params["constraint"] == Choice(options=("1", "2", "3", "4", "5"))
+    assert "A house by the sea." in scored.text
+
+
+@pytest.fixture(scope="module")
+def nano():
+    engine = ReplicaConfig(checkpoint="nano", engine=EngineSpec(device="cpu", dtype="float32")).load()
+    yield engine
+    engine.close()
+
+
+SEVERAL_PROMPTS = ("grounding", "grounding-of-caption", "in-context-grounding", "qa-regenerate", "qa-generate", "score")
+
+
+@pytest.mark.parametrize("name", [*SEVERAL_PROMPTS, "visual-prompt"])
+def test_real_engine_encodes_the_images_once_whatever_is_asked(name: str, nano, run_stages):
+    """What nano says of such pictures means nothing; the form of its labels does."""
+    entries = [{**entry, "max_new_tokens": 6, **bounds_of(entry["name"])} for entry in CASES[name].entries]
+    before = nano.stats().num_tiles
+    row = run_stages(nano, *entries, num_images=CASES[name].num_images, **CASES[name].row)
+
+    assert row.error is None
+    assert {error.kind for _, error in row.recipe_errors} <= {ErrorKind.ANSWER_REJECTED}
+    assert all(set(label.values) == {field.name for field in OWN[label.table]} for label in row.labels)
+    looked_at = (
+        row.marked_grids if name == "visual-prompt" else [(one.tiles_wide, one.tiles_high) for one in row.images]
+    )
+    assert nano.stats().num_tiles - before == sum(1 + wide * high for wide, high in looked_at)
+
+
+def bounds_of(name: str) -> dict[str, Any]:
+    """A list of boxes needs room for its form."""
+    known = keys_of(load_recipe(name).file)
+    count = {"count": 2} if "count" in known else {}
+    return {**count, "max_new_tokens": 40, "max_boxes": 1} if "max_boxes" in known else count
