@@ -28,7 +28,8 @@ def sandbox():
 
 
 def picture(rendered):
-    return np.asarray(Image.open(io.BytesIO(rendered.encoded)))
+    """Its pixels [H, W, 3]."""
+    return np.asarray(Image.open(io.BytesIO(rendered.encoded)).convert("RGB"))
 
 
 def render(sandbox, page, **of_document):
@@ -122,6 +123,14 @@ def test_scale_is_the_largest_that_fits():
     assert scale_that_fits(72, 72, 2.0, 144 * 144) == 2.0
     assert 1.98 < scale_that_fits(72, 72, 2.0, 144 * 144 - 1) < 2.0
     assert scale_that_fits(1e9, 0.001, 2.0, 100) == pytest.approx(1e-7)
+
+
+def test_grey_page_is_a_picture_of_one_channel(sandbox):
+    modes = [
+        Image.open(io.BytesIO(sandbox.render(Pdf(pages=[Page(content=filled(*colour))]).encoded(), 1).encoded)).mode
+        for colour in ((0.5, 0.5, 0.5), (0.5, 0.5, 0.51))
+    ]
+    assert modes == ["L", "RGB"]
 
 
 def test_tiny_page_has_a_pixel_and_one_without_sides_those_of_a_letter(sandbox):

@@ -70,7 +70,7 @@ def fetcher():
 
 def level_of(encoded):
     """The grey of a page of `grey_pages`: its number."""
-    return int(np.asarray(Image.open(io.BytesIO(encoded)))[0, 0, 0])
+    return int(np.asarray(Image.open(io.BytesIO(encoded)))[0, 0])
 
 
 def fetch(rows):
