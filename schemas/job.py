@@ -198,11 +198,10 @@ class JobSpec(Spec):
 
     @model_validator(mode="after")
     def _columns_come_from_a_table(self) -> "JobSpec":
+        without_columns = {"images": "image files", "pdf": "pages of documents"}.get(self.source.format)
         for index, recipe in enumerate(self.recipes):
-            for key in columns_of(recipe) if self.source.format in ("images", "pdf") else ():
-                raise refuse(
-                    f"names a column, but the format is {self.source.format}: use a table", "recipes", index, key
-                )
+            for key in columns_of(recipe) if without_columns else ():
+                raise refuse(f"names a column, but {without_columns} have none: use a table", "recipes", index, key)
         return self
 
     def digest(self) -> str:

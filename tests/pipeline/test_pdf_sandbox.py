@@ -1,6 +1,7 @@
 import io
 import subprocess
 import sys
+import zlib
 from contextlib import closing
 
 import numpy as np
@@ -193,6 +194,36 @@ def test_picture_that_is_a_bomb_meets_the_limit_on_memory():
         end = end_of(sandbox, encoded, 1)
         assert end in ("rendered", ErrorKind.DECODER_CRASHED, ErrorKind.DECODER_OUT_OF_MEMORY)
         assert tuple(picture(sandbox.render(encoded, 2))[0, 0]) == WHITE
+
+
+DEFLATED_ZEROS = zlib.compress(bytes(200_000_000), 9)
+HOSTILE = {
+    "content that unfolds to 200 MB": Pdf(
+        pages=[Page(extra=b"/Contents 1000 0 R")], objects={1000: stream(DEFLATED_ZEROS, b"/Filter/FlateDecode")}
+    ),
+    "arrays a million deep": Pdf(pages=[Page(content=b"[" * 1_000_000)]),
+    "states saved a million times": Pdf(pages=[Page(content=b"q " * 1_000_000)]),
+    "form within itself": Pdf(
+        pages=[Page(content=b"/F Do", extra=b"/Resources<</XObject<</F 1000 0 R>>>>")],
+        objects={
+            1000: stream(b"/F Do", b"/Type/XObject/Subtype/Form/BBox[0 0 9 9]/Resources<</XObject<</F 1000 0 R>>>>")
+        },
+    ),
+    "negative sides": Pdf(pages=[Page(width_pt=-72, height_pt=-72)]),
+    "annotations that are none": Pdf(pages=[Page(extra=b"/Annots[1 0 R 2 0 R 99 0 R null 7 (x)]")]),
+    "script that runs when it is opened": Pdf(
+        pages=[Page()], catalog=b"/OpenAction<</S/JavaScript/JS(while\\(1\\);)>>"
+    ),
+    "file to be started": Pdf(pages=[Page()], catalog=b"/OpenAction<</S/Launch/F(/bin/sh)>>"),
+}
+
+
+@pytest.mark.parametrize("hostile", HOSTILE.values(), ids=HOSTILE.keys())
+def test_document_that_wants_to_do_harm_is_rendered_or_refused_and_the_next_is_fine(hostile):
+    with closing(PdfSandbox(settings(timeout_s=20, memory_mb=512))) as sandbox:
+        end = end_of(sandbox, hostile.encoded(), 1)
+        assert end in ("rendered", ErrorKind.DECODER_FAILED, ErrorKind.DECODER_CRASHED, ErrorKind.DECODER_OUT_OF_MEMORY)
+        assert end_of(sandbox, grey_pages(1), 1) == "rendered"
 
 
 def test_page_tree_that_bites_its_tail_ends(sandbox):

@@ -1,3 +1,4 @@
+import random
 import tarfile
 
 import pytest
@@ -157,3 +158,20 @@ def test_nothing_but_headers_is_read():
     members = list(tar_members(read_at, len(WHOLE)))
     assert [one.name for one in members] == ["a.jpg", "b.jpg"]
     assert read[:3] == [(0, 512), (1536, 512), (3072, 512)]
+
+
+def test_damage_anywhere_is_an_error_or_leaves_members_that_lie_within_the_file():
+    whole = tar([("d" * 150 + "/a.jpg", b"A" * 700), ("b.jpg", b"B" * 10)], format=tarfile.PAX_FORMAT)
+    generator, ends = random.Random(0), set()
+    for _ in range(2000):
+        damaged = bytearray(whole)
+        for _ in range(generator.choice([1, 1, 8])):
+            damaged[generator.randrange(5 * BLOCK)] = generator.randrange(256)
+        try:
+            found = members_of(bytes(damaged))
+        except TarError:
+            ends.add("error")
+        else:
+            ends.add("read")
+            assert all(0 <= one.offset <= one.offset + one.num_bytes <= len(whole) for one in found)
+    assert ends == {"error", "read"}

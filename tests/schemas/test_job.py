@@ -155,7 +155,7 @@ class TestProblems:
             "name: must start with a letter or digit and hold only those, '-', '_' and '.', got 'my photos'",
             "source.uri: is missing",
             "source.url: unknown key; did you mean 'uri'? known keys: uri, format, image_column, image_root, "
-            "carry, image_roots, allow_http",
+            "carry, pdf_dpi, image_roots, allow_http",
             "recipes.1.max_new_tokens: must be at least 1, got 0",
             "output: is missing",
             "limits.max_bytes: must be a whole number, got 'many'",
@@ -505,7 +505,7 @@ class TestDigest:
 
     def test_is_sha256_in_hex_and_stays_the_same_between_versions(self):
         """A changed default or a new key changes it, and makes finished jobs look changed: decide that knowingly."""
-        assert load_job(SMALL).digest() == "f5d2cc8a718ed734194de5e41e2ce4c1b17924ac72f505ead670128d4796f8d4"
+        assert load_job(SMALL).digest() == "cb8eae0903d2b2adc4574952296b0957214b2c2bcb7707fded54550440535e07"
 
 
 @pytest.mark.parametrize("text", [FULL, SMALL], ids=["full", "small"])
