@@ -8,6 +8,7 @@ import pytest
 
 from model import checkpoint_space, ranged_download
 from model.checkpoint_cache import cached_folder
+from tests.faulty_s3 import faulty_s3
 from tests.model.stored_checkpoints import (
     CONTENT,
     RANGE_BYTES,
