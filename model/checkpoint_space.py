@@ -7,6 +7,7 @@ What no process uses goes, what was used longest ago first. Nothing goes where t
 import logging
 import math
 import os
+import re
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from model.checkpoint_locks import alone_with, last_used_s
 LIMIT_VARIABLE = "LABELMILL_CACHE_GB"
 """Of all checkpoints in the cache together; unset or empty: as much as the disk has."""
 
+_VERSION = re.compile(r"-[0-9a-f]{32}$")
+"""At the end of the name of a checkpoint's folder."""
 _BLOCK_BYTES = 512
 _EVICTED = ".evicted-"
 _log = logging.getLogger(__name__)
@@ -34,7 +37,7 @@ def make_room(root: Path, num_bytes: int, *, purpose: Path) -> None:
     Call it alone: of two callers each would count the same free bytes.
 
     Args:
-        root: of the cache; each of its folders is one checkpoint.
+        root: of the cache; each of its folders whose name ends in a version is one checkpoint.
         purpose: the folder that the bytes are for, which stays.
 
     Raises ValueError, having removed nothing, if they cannot fit.
@@ -44,9 +47,7 @@ def make_room(root: Path, num_bytes: int, *, purpose: Path) -> None:
         return
     for abandoned in root.glob(f"{_EVICTED}*"):
         shutil.rmtree(abandoned, ignore_errors=True)
-    kept = [
-        _Kept(folder=folder, num_bytes=_allocated_bytes(folder)) for folder in root.glob("[!.]*") if folder.is_dir()
-    ]
+    kept = [_Kept(folder=folder, num_bytes=_allocated_bytes(folder)) for folder in root.iterdir() if _is_ours(folder)]
     over_limit = num_bytes + sum(each.num_bytes for each in kept) - limit_bytes
     over_disk = num_bytes - free_bytes(root)
     missing = max(over_limit, over_disk)
@@ -68,6 +69,8 @@ def make_room(root: Path, num_bytes: int, *, purpose: Path) -> None:
         if _evict(each.folder):
             _log.info("removed %s from the cache, which no process used (%s)", each.folder, _gb(each.num_bytes))
             missing -= each.num_bytes
+    if missing > 0:  # a process began to use one meanwhile
+        make_room(root, num_bytes, purpose=purpose)
 
 
 def free_bytes(folder: Path) -> int:
@@ -100,6 +103,10 @@ def _allocated_bytes(folder: Path) -> int:
             except FileNotFoundError:
                 continue
     return total
+
+
+def _is_ours(folder: Path) -> bool:
+    return _VERSION.search(folder.name) is not None and folder.is_dir()
 
 
 def _is_unused(folder: Path) -> bool:

@@ -122,10 +122,12 @@ class CheckpointStore:
         return data
 
     def _head(self, file: StoredFile, **details: Any) -> dict[str, Any]:
-        """Empty where the store refuses: what it would say is asked for to be sure, not to go on."""
+        """Empty where the store refuses: what it would say is asked for to be sure, not to go on. Some refuse a detail
+        with the status that others have for an object that has changed, which the next listing will show.
+        """
         try:
             return self._ask(lambda: self._client.head_object(Bucket=self.bucket, Key=file.key, **details))
-        except _RefusedError as error:
+        except (_RefusedError, StoreChanged) as error:
             _log.info("checkpoint %r: of %s the store does not tell %s (%s)", self.uri, file.name, details, error)
             return {}
 

@@ -1,41 +1,33 @@
 """A checkpoint of a store is fetched once per node, whatever is killed, damaged, changed or full meanwhile."""
 
 import contextlib
-import io
 import json
-import logging
-import os
-import random
 import signal
-import subprocess
-import sys
 import threading
-import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
-import boto3
 import pytest
-from boto3.s3.transfer import TransferConfig
 
-from model import checkpoint_cache, checkpoint_locks, checkpoint_space, ranged_download
+from model import checkpoint_cache, checkpoint_locks, ranged_download
 from model.checkpoint_cache import cached_folder
 from model.checkpoint_store import NUM_CONNECTIONS
-from tests import swift
-from tests.command import REPOSITORY
+from tests import s3, swift
 from tests.faulty_s3 import Fault, FaultyS3, faulty_s3
-
-RANGE_BYTES = 10_000
-CONTENT = {
-    "config.json": b"{}",
-    "empty.safetensors": b"",
-    "one.safetensors": random.Random(1).randbytes(203_000),
-    "two.safetensors": random.Random(2).randbytes(100_000),
-}
-NUM_RANGES = 1 + 21 + 10
-KILL_AFTER_S = 60
-"""How long a child that should be stuck by now is waited for, on the busiest of machines."""
+from tests.model.stored_checkpoints import (
+    CONTENT,
+    NUM_RANGES,
+    RANGE_BYTES,
+    STUCK_AFTER_S,
+    child,
+    content_of,
+    everything,
+    put,
+    put_in_parts,
+    ranges_asked,
+    ranges_listed,
+    wait_until,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -48,80 +40,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def proxy(moto_endpoint: str, bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyS3]:
     """Between this test and the store; lets everything pass until it is told otherwise."""
-    with faulty_s3(moto_endpoint, faults=(Fault.STALL,), stall_s=2 * KILL_AFTER_S) as proxy:
+    with faulty_s3(moto_endpoint, faults=(Fault.STALL,), stall_s=2 * STUCK_AFTER_S) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
         yield proxy
-
-
-def put(uri: str, content: Mapping[str, bytes] = CONTENT) -> str:
-    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
-    client = boto3.session.Session().client("s3")
-    for name, body in content.items():
-        client.put_object(Bucket=bucket, Key=f"{prefix}/{name}", Body=body)
-    return uri
-
-
-def put_in_parts(uri: str, name: str) -> bytes:
-    """Two parts, the smallest that a store takes."""
-    body = random.Random(3).randbytes(5 * 1024 * 1024 + 1000)
-    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
-    config = TransferConfig(multipart_threshold=len(body), multipart_chunksize=5 * 1024 * 1024)
-    boto3.session.Session().client("s3").upload_fileobj(io.BytesIO(body), bucket, f"{prefix}/{name}", Config=config)
-    return body
-
-
-def everything(name: str) -> bool:
-    return True
-
-
-def content_of(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-
-def ranges_asked(proxy: FaultyS3) -> Counter[tuple[str, str]]:
-    return Counter((path.rpartition("/")[2], asked) for method, path, asked in proxy.requests if asked)
-
-
-def ranges_listed(cache: Path) -> set[tuple[str, str]]:
-    """As the Range headers that ask for them."""
-    lines = [(path.name, line.split()) for path in cache.glob("*/sha256/*") for line in path.read_text().splitlines()]
-    return {(name, f"bytes={start}-{int(start) + int(length) - 1}") for name, (_, start, length) in lines}
-
-
-@contextlib.contextmanager
-def child(uri: str) -> Iterator["subprocess.Popen[str]"]:
-    """A process that fetches the checkpoint, prints its folder, and uses it until its standard input closes."""
-    code = f"""if True:
-        import sys
-        from model import ranged_download
-        from model.checkpoint_cache import cached_folder
-        ranged_download.RANGE_BYTES = {RANGE_BYTES}
-        print(cached_folder({uri!r}, lambda name: True), flush=True)
-        sys.stdin.read()
-    """
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    command = [sys.executable, "-c", code]
-    with subprocess.Popen(
-        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def fetch_in_child(uri: str) -> Path:
-    with child(uri) as process:
-        output, errors = process.communicate("")
-    assert process.returncode == 0, errors
-    return Path(output.strip())
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + KILL_AFTER_S
-    while not condition():
-        assert time.monotonic() < deadline_s, "it did not come to that"
-        time.sleep(0.02)
 
 
 def stall_after(proxy: FaultyS3, num_requests: int) -> None:
@@ -244,6 +165,17 @@ def test_patience_that_is_no_number_of_seconds_is_refused(bucket: str, monkeypat
         cached_folder(f"{bucket}/c", everything)
 
 
+def test_store_that_refuses_is_quoted_without_the_credentials_it_was_shown(
+    modest_store: s3.ModestStore, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "a-secret-token")
+    modest_store.refusal = (403, "AccessDenied")
+    with pytest.raises(ValueError, match=r"c' could not be fetched: the store answers \w+ \(HTTP 403\)$") as raised:
+        cached_folder("s3://bucket/c", everything)
+    assert "testing" not in str(raised.value)
+    assert "a-secret-token" not in str(raised.value)
+
+
 def flip_a_bit(path: Path, at: int) -> None:
     with path.open("r+b") as stream:
         stream.seek(at)
@@ -309,7 +241,7 @@ def test_object_that_is_added_while_others_are_fetched_is_fetched_too(bucket: st
 
 
 def test_checkpoint_that_never_stays_the_same_is_refused(bucket: str):
-    uri, content = put(f"{bucket}/c"), iter(range(10_000))
+    uri, content = put(f"{bucket}/c", {"config.json": b"{}"}), iter(range(10_000))
 
     def change_then_everything(name: str) -> bool:
         put(uri, {"config.json": str(next(content)).encode()})
@@ -317,67 +249,3 @@ def test_checkpoint_that_never_stays_the_same_is_refused(bucket: str):
 
     with pytest.raises(ValueError, match="changed 3 times while it was fetched: wait for its upload to end"):
         cached_folder(uri, change_then_everything)
-
-
-def test_full_disk_is_named_before_anything_is_fetched(bucket: str, proxy: FaultyS3, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(checkpoint_space, "free_bytes", lambda folder: 200_000)
-    with pytest.raises(
-        ValueError, match=r"no room for 0.303 MB more: 0.103 MB are missing \(its disk is full; 0 MB of"
-    ):
-        cached_folder(put(f"{bucket}/c"), everything)
-    assert not ranges_asked(proxy)
-
-
-def test_disk_that_fills_up_all_the_same_is_named(bucket: str, monkeypatch: pytest.MonkeyPatch):
-    def full(*_: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "posix_fallocate", full)
-    with pytest.raises(ValueError, match=r"cannot be kept in .*No space left.*LABELMILL_CACHE names another folder"):
-        cached_folder(put(f"{bucket}/c"), everything)
-
-
-def test_checkpoint_that_was_used_longest_ago_makes_room(
-    bucket: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-):
-    oldest, newer = (fetch_in_child(put(f"{bucket}/{name}")) for name in ("oldest", "newer"))
-    os.utime(oldest.parent / "use.lock", (1, 1))
-    monkeypatch.setenv("LABELMILL_CACHE_GB", "0.0007")
-    with caplog.at_level(logging.INFO):
-        assert content_of(cached_folder(put(f"{bucket}/c"), everything)) == CONTENT
-    assert not oldest.parent.exists()
-    assert content_of(newer) == CONTENT
-    assert f"removed {oldest.parent} from the cache" in caplog.text
-
-
-def test_checkpoint_that_a_process_uses_does_not_make_room(bucket: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("LABELMILL_CACHE_GB", "0.0005")
-    with child(put(f"{bucket}/used")) as process:
-        assert process.stdout is not None
-        used = Path(process.stdout.readline().strip())
-        with pytest.raises(ValueError, match=r"MB are missing \(LABELMILL_CACHE_GB allows 0.5 MB; 0.3\d+ MB of other"):
-            cached_folder(put(f"{bucket}/c"), everything)
-        assert content_of(used) == CONTENT
-    cached_folder(f"{bucket}/c", everything)
-    assert not used.exists()
-
-
-def test_nothing_is_removed_where_that_would_not_be_enough(bucket: str, monkeypatch: pytest.MonkeyPatch):
-    unused = fetch_in_child(put(f"{bucket}/unused"))
-    monkeypatch.setenv("LABELMILL_CACHE_GB", "0.0002")
-    with pytest.raises(ValueError, match="that are not would have been removed"):
-        cached_folder(put(f"{bucket}/c"), everything)
-    assert content_of(unused) == CONTENT
-
-
-def test_what_a_killed_process_had_begun_to_remove_is_removed(bucket: str, cache: Path):
-    (cache / ".evicted-abc" / "c").mkdir(parents=True)
-    cached_folder(put(f"{bucket}/c"), everything)
-    assert not (cache / ".evicted-abc").exists()
-
-
-@pytest.mark.parametrize("value", ["much", "0", "-1", "nan"])
-def test_limit_that_is_no_size_is_refused(bucket: str, monkeypatch: pytest.MonkeyPatch, value: str):
-    monkeypatch.setenv("LABELMILL_CACHE_GB", value)
-    with pytest.raises(ValueError, match=f"LABELMILL_CACHE_GB is '{value}'; set it to a number of GB"):
-        cached_folder(put(f"{bucket}/c"), everything)
