@@ -1,7 +1,8 @@
 import pytest
 
-from pipeline.cluster import ClusterSize, StopSignal
-from pipeline.label_images import ListPending, Placement
+from pipeline.cluster import StopSignal
+from pipeline.label_images import ListPending
+from pipeline.placement import ClusterSize, Placement
 from schemas.job import ResourcesSpec
 from schemas.rows import rows_of
 from tests.pipeline.outputs import commit_all, job_of, put_images, resolve
