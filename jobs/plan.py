@@ -121,7 +121,7 @@ def _measured_lines(found: Record) -> list[str]:
         f"{threads}, tiled in {measured['tiling_s']:.1f} s beside it",
         f"  quarantined: {_shares(measured['quarantined'], measured['num_images'])}",
         f"images/s: {_range(forecast['images_per_s'], '.2f')}",
-        f"time: {_duration(forecast['run_s'])}, of which {_range(forecast['startup_s'], '.0f')} s for starting and ending",
+        f"time: {_duration(forecast['run_s'])}; in it {_range(forecast['startup_s'], '.0f')} s for starting and ending",
     ]
     if forecast["gpu_hours"] is not None:
         lines.append(f"GPU hours: {_range(forecast['gpu_hours'], '.2f')}")
@@ -137,23 +137,22 @@ def _range(values: Record, form: str) -> str:
 
 
 def _duration(seconds: Record) -> str:
-    unit, name = next(
-        (unit, name) for unit, name in ((3600, "h"), (60, "min"), (1, "s")) if seconds["expected"] >= unit or unit == 1
-    )
+    units = ((3600, "h"), (60, "min"), (0, "s"))
+    unit, name = next((max(1, unit), name) for unit, name in units if seconds["expected"] >= unit)
     low, expected, high = (seconds[key] / unit for key in ("low", "expected", "high"))
     return f"{expected:.1f} {name} ({low:.1f} to {high:.1f})"
 
 
 def _memory_lines(memory: Record) -> list[str]:
     lines = [
-        f"memory of a rank: {_bytes(memory['weight_bytes'])} of weights ({_bytes(memory['dense_bytes'])} on every rank, "
-        f"{_bytes(memory['expert_bytes'])} of its experts), {_bytes(memory['activation_bytes'])} of activations at most, "
-        f"{memory['kv_bytes_per_token']:,} bytes of cache a token",
+        f"memory of a rank: {_bytes(memory['weight_bytes'])} of weights ({_bytes(memory['dense_bytes'])} of every rank, "
+        f"{_bytes(memory['expert_bytes'])} of its experts), at most {_bytes(memory['activation_bytes'])} of "
+        f"activations, {memory['kv_bytes_per_token']:,} bytes of cache a token",
     ]
     if "cache_tokens" in memory:
         lines.append(
             f"  of {_bytes(memory['device_bytes'])} a GPU, {memory['usable_fraction']:.0%} of them usable, "
-            f"{_bytes(max(0, memory['cache_bytes']))} are left for the cache: {memory['cache_tokens']:,} tokens, room for "
+            f"{_bytes(max(0, memory['cache_bytes']))} are left for the cache: {memory['cache_tokens']:,} tokens, "
             f"{memory['sequences_at_once']} sequences of {memory['tokens_per_sequence']:,} at once"
         )
     return [*lines, f"  {memory['note']}"]

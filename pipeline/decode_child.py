@@ -196,7 +196,7 @@ def _reply(channel: socket.socket, request: _Request, settings: DecodeSettings, 
     else:
         told = ("size", "grid", "flags", "metadata", "marked_grids")
         _send(channel, {name: getattr(prepared, name) for name in told})
-        channel.sendall(np.ascontiguousarray(prepared.tiles).data.cast("B"))
+        channel.sendall(np.ascontiguousarray(prepared.tiles).reshape(-1).data)
 
 
 def _send(channel: socket.socket, fields: dict[str, object]) -> None:

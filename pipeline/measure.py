@@ -1,6 +1,6 @@
 """Some rows of a job -> the same rows labelled, and how long it took: the stages of a run in one process, without Ray.
 
-As in a run, blocks are fetched and tiled ahead while others are labelled, so many labelled at once, with as many threads.
+As in a run, blocks are fetched and tiled ahead while others are labelled, and there are as many threads.
 """
 
 import asyncio

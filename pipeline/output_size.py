@@ -1,4 +1,4 @@
-"""Labelled rows -> how many bytes of Parquet they make, by writing them as a run would, into a folder that is removed."""
+"""Labelled rows -> how many bytes of Parquet they make, by writing them as a run would, into a temporary folder."""
 
 import dataclasses
 import tempfile

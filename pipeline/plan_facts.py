@@ -95,6 +95,8 @@ def forecast_facts(
         tiling_s_per_image=measured.tiling_s * measured.num_tile_threads / len(measured.rows),
         num_tile_actors=placement.num_tile_actors,
         process_start_s=measured.process_start_s,
+        num_blocks=-(-drawn.num_to_label // placement.rows_per_block(drawn.num_to_label)),
+        on_cpus=not placement.label_num_gpus,
         seed=seed,
     )
     num_gpus = placement.num_label_actors * placement.label_num_gpus

@@ -205,7 +205,7 @@ class _Child:
         grids = () if self._settings.headers_only else (grid, *marked_grids)
         num_tiles = sum(1 + wide * high for wide, high in grids)
         tiles = np.empty((num_tiles, side, side, 3), dtype=np.uint8)
-        self._receive_into(tiles.data.cast("B"), deadline_s)
+        self._receive_into(tiles.reshape(-1).data, deadline_s)
         return PreparedImage(
             size=(width, height),
             grid=grid,
