@@ -144,10 +144,11 @@ def _duration(seconds: Record) -> str:
 
 
 def _memory_lines(memory: Record) -> list[str]:
+    weights, dense, experts = (_bytes(memory[f"{part}_bytes"]) for part in ("weight", "dense", "expert"))
     lines = [
-        f"memory of a rank: {_bytes(memory['weight_bytes'])} of weights ({_bytes(memory['dense_bytes'])} of every rank, "
-        f"{_bytes(memory['expert_bytes'])} of its experts), at most {_bytes(memory['activation_bytes'])} of "
-        f"activations, {memory['kv_bytes_per_token']:,} bytes of cache a token",
+        f"memory of a rank: {weights} of weights ({dense} that every rank holds, {experts} of its experts), "
+        f"at most {_bytes(memory['activation_bytes'])} of activations, "
+        f"{memory['kv_bytes_per_token']:,} bytes of cache a token"
     ]
     if "cache_tokens" in memory:
         lines.append(
