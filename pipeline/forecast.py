@@ -37,7 +37,7 @@ class Range:
 STARTUP_IN_PROCESS_STARTS = Range(low=4.5, expected=6.5, high=8.5)
 """What a run takes before its first label and after its last, in times of what one process takes to import torch and
 Ray: Ray's own processes and the workers of all stages start on the same CPUs. Measured on 2 cores, idle and busy."""
-BLOCK_IN_PROCESS_STARTS = Range(low=0.0, expected=0.1, high=0.2)
+BLOCK_IN_PROCESS_STARTS = Range(low=0.0, expected=0.07, high=0.15)
 """What a block costs beside its labels where these are made on the same CPUs: Ray hands it on, and its commit is
 written. A GPU does not wait for that."""
 

@@ -18,9 +18,24 @@ from pipeline.label import LabelImage, ReplicaConfig
 from pipeline.placement import BLOCKS_IN_FLIGHT, Placement
 from pipeline.prepare import TileImage
 from pipeline.recipes import Recipe
-from schemas.rows import ImageRow, rows_of
+from schemas.rows import ROW_COLUMN, ImageRow, rows_of
 
 Block = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """How much is measured: a few images that are quick say little of a machine that others use as well."""
+
+    enough_rows: int
+    enough_s: float
+    max_s: float
+    """After so long no further block is begun, however few there were: somebody waits."""
+
+    def is_enough(self, num_rows: int, seconds: float) -> bool:
+        if num_rows == 0:
+            return False
+        return seconds >= self.max_s or (num_rows >= self.enough_rows and seconds >= self.enough_s)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,21 +68,21 @@ def measure(
     tile: TileImage,
     replica: ReplicaConfig,
     recipes: Sequence[Recipe],
-    max_s: float,
+    effort: Effort,
 ) -> Measured:
-    """Labels the rows of the blocks; begins no block once `max_s` seconds have passed.
+    """Labels the rows of the blocks, one block after another until that is effort enough.
 
     The first row is labelled once before the clock runs: the first steps of an engine are slower than all others.
 
     Raises ValueError for a checkpoint that does not load.
     """
-    process_start_s = _process_start_s()
+    start_before_s = min(_process_start_s(), _process_start_s())  # the first may have to read from the disk
     began = time.monotonic()
     stage = LabelImage(replica=replica, recipes=recipes)
     load_s = time.monotonic() - began
     try:
         _warm_up(stage, tile(fetch(_first_row(blocks[0]))))
-        timed = _Tiled(blocks, fetch, tile, deadline_s=time.monotonic() + max_s)
+        timed = _Tiled(blocks, fetch, tile, effort)
         rows, labeling_s = asyncio.run(_label_all(stage, timed))
         return Measured(
             rows=tuple(rows),
@@ -75,7 +90,7 @@ def measure(
             tiling_s=timed.busy_s,
             num_tile_threads=tile.num_threads,
             load_s=load_s,
-            process_start_s=process_start_s,
+            process_start_s=(start_before_s + _process_start_s()) / 2,
             stats=stage.stats(),
         )
     finally:
@@ -90,22 +105,22 @@ def in_blocks(rows: Sequence[ImageRow], placement: Placement, num_images: int) -
 
 
 class _Tiled:
-    """The blocks, each fetched and tiled when it is asked for."""
+    """The blocks, each fetched and tiled when it is asked for, as long as it takes."""
 
-    def __init__(self, blocks: Sequence[Block], fetch: FetchImage, tile: TileImage, *, deadline_s: float) -> None:
-        self._blocks, self._fetch, self._tile, self._deadline_s = iter(blocks), fetch, tile, deadline_s
-        self._is_first = True
+    def __init__(self, blocks: Sequence[Block], fetch: FetchImage, tile: TileImage, effort: Effort) -> None:
+        self._blocks, self._fetch, self._tile, self._effort = iter(blocks), fetch, tile, effort
+        self._began, self._num_rows = time.monotonic(), 0
         self.busy_s = 0.0
 
     def next(self) -> Block | None:
-        if time.monotonic() > self._deadline_s and not self._is_first:
+        began = time.monotonic()
+        if self._effort.is_enough(self._num_rows, began - self._began):
             return None
-        self._is_first = False
         block = next(self._blocks, None)
         if block is None:
             return None
-        began = time.monotonic()
         tiled = self._tile(self._fetch(block))
+        self._num_rows += len(block[ROW_COLUMN])
         self.busy_s += time.monotonic() - began
         return tiled
 
@@ -138,13 +153,9 @@ async def _label_all(stage: LabelImage, tiled: _Tiled) -> tuple[list[ImageRow], 
 
 
 def _process_start_s() -> float:
-    """The shorter of two: the first may have to read the libraries from the disk."""
-    took_s = []
-    for _ in range(2):
-        began = time.monotonic()
-        subprocess.run([sys.executable, "-c", "import torch, ray.data"], check=True)
-        took_s.append(time.monotonic() - began)
-    return min(took_s)
+    began = time.monotonic()
+    subprocess.run([sys.executable, "-c", "import torch, ray.data"], check=True)
+    return time.monotonic() - began
 
 
 def _warm_up(stage: LabelImage, block: Block) -> None:

@@ -14,7 +14,7 @@ from model.config import load_model_config
 from pipeline.fetch import FetchImage
 from pipeline.forecast import num_tiles
 from pipeline.label import ReplicaConfig
-from pipeline.measure import Measured, in_blocks, measure
+from pipeline.measure import Effort, Measured, in_blocks, measure
 from pipeline.patience import Patience
 from pipeline.placement import Placement
 from pipeline.plan_cluster import PlannedCluster, expert_ranks_of, memory_of, parts_of
@@ -28,9 +28,8 @@ from pipeline.work import InspectedJob, inspect
 from schemas.job import JobSpec
 from schemas.rows import ImageRow, to_columns
 
-MEASURED_IMAGES = 64
-MEASURED_S = 90.0
-"""No further block is begun after so long: somebody waits."""
+MAX_MEASURED_IMAGES = 256
+EFFORT = Effort(enough_rows=64, enough_s=20.0, max_s=90.0)
 SEED = 0
 
 Say = Callable[[str], None]
@@ -60,8 +59,8 @@ def plan(
     sampled = _read_headers(inspected, drawn)
     measured = None
     if sampled.rows and can_measure(cluster):
-        some = spread_by_work(sampled.rows, MEASURED_IMAGES, seed=SEED)
-        say(f"labeling {len(some)} of them, for about {MEASURED_S:g} s at most, to see how fast it goes")
+        some = spread_by_work(sampled.rows, MAX_MEASURED_IMAGES, seed=SEED)
+        say(f"labeling up to {len(some)} of them, for about {EFFORT.max_s:g} s at most, to see how fast it goes")
         measured = _measure(inspected, some, placement, drawn.num_to_label)
     tables = sorted({recipe.table for recipe in inspected.recipes if recipe.is_written})
     tokens = {**(tokens_of_rows(measured.rows) if measured else {}), **tokens_of_output(inspected.folder, tables)}
@@ -126,7 +125,7 @@ def _measure(inspected: InspectedJob, rows: Sequence[ImageRow], placement: Place
                 num_cpu_threads=None if placement.label_num_gpus else placement.label_num_threads,
             ),
             recipes=inspected.recipes,
-            max_s=MEASURED_S,
+            effort=EFFORT,
         )
 
 

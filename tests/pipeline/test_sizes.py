@@ -72,7 +72,7 @@ def test_sizes_and_grids_are_those_that_decoding_finds(tmp_path):
     decoded = tile_stage()(to_columns(rows, encoded=[[data] for data in FORMATS.values()]))
     for from_header, from_pixels in zip(told, rows_of(decoded), strict=True):
         (header,), (pixels,) = from_header.images, from_pixels.images
-        assert from_header.error is None and from_pixels.error is None, from_header.sample_id
+        assert (from_header.error, from_pixels.error) == (None, None), from_header.sample_id
         assert (header.width_px, header.height_px) == (pixels.width_px, pixels.height_px), from_header.sample_id
         assert (header.tiles_wide, header.tiles_high) == (pixels.tiles_wide, pixels.tiles_high), from_header.sample_id
 
@@ -117,7 +117,8 @@ def test_missing_file_costs_itself_alone(tmp_path):
     tile = tile_stage(headers_only=True)
     (row,) = read_sizes([gone], fetch=fetch, tile=tile, max_bytes=1000, patience=PATIENCE)
     tile.close()
-    assert row.error is not None and row.error.kind is ErrorKind.MISSING
+    assert row.error is not None
+    assert row.error.kind is ErrorKind.MISSING
 
 
 def test_hostile_files_end_as_rows(tmp_path):
