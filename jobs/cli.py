@@ -60,6 +60,40 @@ def run(
 
 
 @app.command()
+def plan(
+    job: Annotated[Path, typer.Argument(help="The job file.", metavar="JOB.yaml")],
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="a.b=value", help="Override a value of the job file; may be repeated."),
+    ] = None,
+    sample: Annotated[int, typer.Option(min=1, help="Read the sizes of this many images, drawn at random.")] = 500,
+    gpus: Annotated[
+        int | None, typer.Option(min=1, help="Plan for a cluster with so many GPUs in each node, not this machine.")
+    ] = None,
+    gpu_memory_gb: Annotated[float | None, typer.Option(min=1, help="Of one GPU of that cluster.")] = None,
+    nodes: Annotated[int | None, typer.Option(min=1, help="Of that cluster. By default 1.")] = None,
+    cpus: Annotated[
+        int | None, typer.Option(min=1, help="Of each node of that cluster. By default as many as this machine has.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON on the last line.")] = False,
+) -> None:
+    """Tell what a run would do, take and cost: looks at the source, labels a few of its images, writes nothing."""
+    from jobs.plan import plan_file
+
+    code = plan_file(
+        job,
+        overrides=set_ or [],
+        max_headers=sample,
+        gpus=gpus,
+        gpu_memory_gb=gpu_memory_gb,
+        nodes=nodes,
+        cpus=cpus,
+        as_json=json,
+    )
+    raise typer.Exit(code)
+
+
+@app.command()
 def label(
     image: Annotated[str, typer.Argument(help="A file, or an s3:// URI.")],
     recipe: Annotated[

@@ -25,6 +25,7 @@ from ray.exceptions import RayError
 from ray.experimental import internal_kv
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from pipeline.placement import ClusterSize
 from pipeline.storage import StorageError
 
 CONNECT_TIMEOUT_S = 10
@@ -32,13 +33,6 @@ CONNECT_TIMEOUT_S = 10
 
 class RunFailedError(RuntimeError):
     """The pipeline gave up. One line: the error at the root of what Ray reported, and where Ray's logs are."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClusterSize:
-    num_cpus: float
-    num_gpus: float
-    gpus_by_node: tuple[int, ...] = ()
 
 
 @contextlib.contextmanager

@@ -40,6 +40,7 @@ TRANSPOSE = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_ON_THEIR_SIDE = {5, 6, 7, 8}
 _TRUNCATION_WORDS = ("truncat", "reached eof", "not enough image data", "but only got")
 
 
@@ -72,6 +73,33 @@ def decode_image(encoded: bytes, *, max_pixels: int, min_decoded_fraction: float
     try:
         with _no_pillow_limit():
             return _decode(encoded, max_pixels, min_decoded_fraction)
+    except RowFailure:
+        raise
+    except UnidentifiedImageError:
+        raise _unidentified(encoded) from None
+    except Exception as error:  # decoders throw anything; the row keeps what they said
+        raise _failure(encoded, error) from error
+
+
+def upright_size(encoded: bytes, *, max_pixels: int) -> tuple[int, int]:
+    """(width, height) in pixels of the image as a person would see it, from its header: no pixel is decoded.
+
+    Args:
+        encoded: the file, or so much of its beginning as holds the header; how much that is depends on the format.
+
+    Raises:
+        RowFailure: as `decode_image`, for what the header tells.
+    """
+    if not encoded:
+        raise RowFailure(ErrorKind.EMPTY, "the file has no bytes")
+    try:
+        with _no_pillow_limit(), open_image(encoded) as image:
+            _check_size(image, max_pixels)
+            image.tile = []  # to be asked for metadata, a PNG would decode its pixels
+            width, height = image.size
+            # Of a TIFF, Pillow says the turned size from the beginning.
+            is_on_its_side = image.format != "TIFF" and exif_orientation(image) in _ON_THEIR_SIDE
+            return (height, width) if is_on_its_side else (width, height)
     except RowFailure:
         raise
     except UnidentifiedImageError:

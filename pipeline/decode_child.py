@@ -19,9 +19,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import AvifImagePlugin, Image
 
-from model.tiling import Resolution, TiledImage, tile_image
+from model.tiling import Resolution, TiledImage, select_resolution, tile_image
 from pipeline.child_program import receive_exactly, send_fields, serve
-from pipeline.decode import decode_image
+from pipeline.decode import decode_image, upright_size
 from pipeline.marks import draw_mark
 from schemas.errors import ErrorKind, RowFailure
 from schemas.rows import Mark, mark_of
@@ -39,6 +39,8 @@ class DecodeSettings:
     timeout_s: float
     memory_mb: int
     """MiB of address space, of which Python, numpy and the decoders' libraries take 150."""
+    headers_only: bool = False
+    """Sizes and grids are told from the header; no pixel is decoded, and there are no tiles."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +73,10 @@ def prepare_image(
         marks: each is drawn into a copy of its own.
 
     Raises:
-        RowFailure: what `decode_image` and `draw_mark` raise, or TILING_FAILED.
+        RowFailure: what `decode_image` (`upright_size`, of headers) and `draw_mark` raise, or TILING_FAILED.
     """
+    if settings.headers_only:
+        return _prepare_header(encoded, settings, dynamic, len(marks))
     decoded = decode_image(encoded, max_pixels=settings.max_pixels, min_decoded_fraction=settings.min_decoded_fraction)
     image = decoded.image
     try:
@@ -92,6 +96,20 @@ def prepare_image(
         metadata=decoded.metadata,
         marked_grids=tuple(one.grid for one in marked),
         tiles=_joined([tiled, *marked]),
+    )
+
+
+def _prepare_header(encoded: bytes, settings: DecodeSettings, dynamic: bool, num_marks: int) -> PreparedImage:
+    width_px, height_px = upright_size(encoded, max_pixels=settings.max_pixels)
+    side = settings.candidate_resolutions[0][0]
+    width, height = select_resolution(width_px, height_px, settings.candidate_resolutions)
+    tiled_grid = width // side, height // side
+    return PreparedImage(
+        size=(width_px, height_px),
+        grid=tiled_grid if dynamic else (1, 1),
+        flags=(),
+        marked_grids=(tiled_grid,) * num_marks,
+        tiles=np.empty((0, side, side, 3), dtype=np.uint8),
     )
 
 
@@ -137,7 +155,7 @@ def _reply(channel: socket.socket, request: _Request, settings: DecodeSettings, 
     else:
         told = ("size", "grid", "flags", "metadata", "marked_grids")
         send_fields(channel, {name: getattr(prepared, name) for name in told})
-        channel.sendall(np.ascontiguousarray(prepared.tiles).data.cast("B"))
+        channel.sendall(np.ascontiguousarray(prepared.tiles).reshape(-1).data)
 
 
 if __name__ == "__main__":

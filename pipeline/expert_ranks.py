@@ -5,7 +5,7 @@ Where it is `auto`, a GPU of the cluster is asked how much memory it has: the dr
 
 import ray
 
-from pipeline.cluster import ClusterSize
+from pipeline.placement import ClusterSize
 from schemas.job import EngineSpec
 
 

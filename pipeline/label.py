@@ -28,7 +28,7 @@ from schemas.rows import TILES_COLUMN, ImageRow, Label, rows_of, to_columns
 if TYPE_CHECKING:
     import torch
 
-    from model.engine import Engine, RankedEngine
+    from model.engine import Engine, EngineStats, RankedEngine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +137,12 @@ class LabelImage:
                 return await self._run_recipes(row, views)
         except Exception as error:  # noqa: BLE001 - one row's failure is that row's error, whatever it was
             return row.failed(self._row_error(error))
+
+    def stats(self) -> EngineStats:
+        """Of the engine; raises ValueError for a checkpoint that did not load."""
+        if self._load_error is not None:
+            raise self._load_error
+        return self._engine.stats()
 
     def close(self) -> None:
         if self._load_error is None:

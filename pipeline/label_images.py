@@ -5,79 +5,30 @@ The only file besides `cluster.py` that knows Ray. Every stage is a plain class 
 
 import inspect
 from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import ray.data
 from ray.data import ActorPoolStrategy, Dataset
 
-from pipeline.cluster import ClusterSize, StopSignal, prefer_nodes_without_gpus
+from pipeline.cluster import StopSignal, prefer_nodes_without_gpus
 from pipeline.fetch import FetchImage
 from pipeline.in_hand import InHand
 from pipeline.label import LabelImage, ReplicaConfig
 from pipeline.ledger import RunFolder
 from pipeline.pdf_pages import pdf_settings
 from pipeline.pending import Wanted
+from pipeline.placement import BLOCKS_IN_FLIGHT, Placement
 from pipeline.prepare import TileImage
 from pipeline.recipes import names_with_marks
 from pipeline.sink import LabelSink
 from pipeline.work import Work
-from schemas.job import ResourcesSpec
 from schemas.rows import to_columns
 
 SHARD_COLUMN = "shard"
 
-MAX_ROWS_PER_BLOCK = 16
-"""A block of tiles is one message between actors: 16 images of 10 tiles are 70 MB."""
-
-BLOCKS_IN_FLIGHT = 4
-"""Blocks one label actor works on at once, so that its engine's batch never drains between two."""
-
 MAX_DEATHS_OF_A_WORKER = 100
 """Restarts of one actor, and retries of one task, before the run fails. Ray's own default is no end of them; a few
 would not do: every row that kills its worker costs three (see `pipeline.in_hand`), and a lost node takes many along."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Placement:
-    """How many actors, and the share of a CPU that Ray reserves for each.
-
-    Reservations only decide what Ray starts at once; they are small, because one whole CPU must stay free: Ray's
-    repartition asks for that much, and a pipeline of actors that holds every CPU waits for it for ever.
-    """
-
-    num_tile_actors: int
-    num_label_actors: int
-    label_num_cpus: float
-    label_num_gpus: float
-    label_num_threads: int
-    """Of tensor work, per label actor; matters on a CPU only."""
-    expert_ranks: int = 1
-    """Processes of one label actor that the experts are spread over."""
-    fetch_num_cpus: float = 0.1
-    tile_num_cpus: float = 0.25
-    task_num_cpus: float = 0.1
-
-    @classmethod
-    def for_cluster(cls, size: ClusterSize, resources: ResourcesSpec, *, expert_ranks: int = 1) -> "Placement":
-        """With GPUs: as many label actors as find `expert_ranks` of them on a node, the CPUs to the tilers. Without:
-        one label actor on half of the CPUs."""
-        num_cpus, on_gpu = int(size.num_cpus), size.num_gpus >= 1
-        on_nodes = sum(num_gpus // expert_ranks for num_gpus in size.gpus_by_node)
-        auto_label = max(1, on_nodes) if on_gpu else 1
-        auto_tile = max(1, num_cpus - auto_label - 1 if on_gpu else num_cpus // 4)
-        num_label_actors = auto_label if resources.label_actors == "auto" else resources.label_actors
-        num_tile_actors = auto_tile if resources.tile_actors == "auto" else resources.tile_actors
-        free = max(0.1, num_cpus - 1 - cls.fetch_num_cpus - cls.task_num_cpus)
-        return cls(
-            num_tile_actors=num_tile_actors,
-            num_label_actors=num_label_actors,
-            label_num_cpus=round(min(1.0, free / 2 / num_label_actors), 3),
-            label_num_gpus=float(expert_ranks) if on_gpu else 0.0,
-            expert_ranks=expert_ranks,
-            label_num_threads=max(1, num_cpus // 2 // num_label_actors),
-            tile_num_cpus=round(min(1.0, free / 2 / num_tile_actors), 3),
-        )
 
 
 def label_images(work: Work, placement: Placement, *, shards: Sequence[str]) -> Dataset:
@@ -93,7 +44,7 @@ def label_images(work: Work, placement: Placement, *, shards: Sequence[str]) -> 
         expert_ranks=placement.expert_ranks,
         num_cpu_threads=None if placement.label_num_gpus else placement.label_num_threads,
     )
-    stop, rows_per_block = stop_signal(work), _rows_per_block(work, placement)
+    stop, rows_per_block = stop_signal(work), placement.rows_per_block(work.num_images)
     of_actors: dict[str, Any] = {"max_restarts": MAX_DEATHS_OF_A_WORKER, "max_task_retries": MAX_DEATHS_OF_A_WORKER}
     of_tasks: dict[str, Any] = {"max_retries": MAX_DEATHS_OF_A_WORKER}
     return (
@@ -187,9 +138,3 @@ def until_stopped(stage: type[Any], stop: StopSignal) -> type[Any]:
 
     is_async = inspect.isasyncgenfunction(stage.__call__)
     return type(stage.__name__, (stage,), {"__call__": call_async if is_async else call})
-
-
-def _rows_per_block(work: Work, placement: Placement) -> int:
-    """Small jobs in small blocks, so that every label actor gets some and labels arrive while others are tiled."""
-    blocks_wanted = placement.num_label_actors * BLOCKS_IN_FLIGHT
-    return max(1, min(MAX_ROWS_PER_BLOCK, -(-work.num_images // blocks_wanted)))

@@ -35,6 +35,7 @@ class TileImage:
         num_threads: int = 1,
         mark_recipes: Collection[str] = (),
         max_marks: int = 16,
+        headers_only: bool = False,
         child_module: str = "pipeline.decode_child",
     ) -> None:
         """Args:
@@ -46,6 +47,7 @@ class TileImage:
         num_threads: rows of one block decoded at the same time; an image in flight holds its pixels in memory.
         mark_recipes: the recipes for which the marks of a row are drawn; without one of them pending they are left.
         max_marks: rows of more are not drawn, but fail: each is a picture with tiles of its own.
+        headers_only: sizes and grids alone are wanted: no pixel is decoded, and every row has N = 0 tiles.
         child_module: what a decoding process runs, see `DecodeSandbox`.
         """
         if not candidate_resolutions or num_threads < 1:
@@ -60,8 +62,9 @@ class TileImage:
             min_decoded_fraction=min_decoded_fraction,
             timeout_s=decode_timeout_s,
             memory_mb=decode_memory_mb,
+            headers_only=headers_only,
         )
-        self._num_threads = num_threads
+        self.num_threads = num_threads
         self._mark_recipes, self._max_marks = frozenset(mark_recipes), max_marks
         self._child_module = child_module
         self._sandboxes: SimpleQueue[DecodeSandbox] | None = None
@@ -77,10 +80,10 @@ class TileImage:
         if self._sandboxes is None:
             self._open_sandboxes()
         rows, encoded = rows_of(block), list(block[ENCODED_COLUMN])
-        if self._num_threads == 1:
+        if self.num_threads == 1:
             prepared = [self._prepare(row, of_row) for row, of_row in zip(rows, encoded, strict=True)]
         else:
-            with ThreadPoolExecutor(self._num_threads) as threads:
+            with ThreadPoolExecutor(self.num_threads) as threads:
                 prepared = list(threads.map(self._prepare, rows, encoded))
         columns: dict[str, Any] = to_columns([row for row, _ in prepared])
         columns[TILES_COLUMN] = _object_array([tiles for _, tiles in prepared])
@@ -89,7 +92,7 @@ class TileImage:
     def close(self) -> None:
         """Ends the decoding processes. To be called while no block is worked on; another block starts new ones."""
         if self._sandboxes is not None:
-            for _ in range(self._num_threads):
+            for _ in range(self.num_threads):
                 self._sandboxes.get().close()
             self._sandboxes = None
 
@@ -124,7 +127,7 @@ class TileImage:
 
     def _open_sandboxes(self) -> None:
         self._sandboxes = SimpleQueue()
-        for _ in range(self._num_threads):
+        for _ in range(self.num_threads):
             self._sandboxes.put(DecodeSandbox(self._settings, child_module=self._child_module))
 
     def _no_tiles(self) -> np.ndarray:

@@ -128,7 +128,8 @@ def _label(work: Work, shards: Sequence[str], lease: Lease, counts: _Counts, on_
     # Imported here: a job that fails on bad input need not wait for Ray.
     from pipeline.cluster import cluster
     from pipeline.expert_ranks import expert_ranks
-    from pipeline.label_images import Placement, label_images, stop_signal
+    from pipeline.label_images import label_images, stop_signal
+    from pipeline.placement import Placement
 
     def tell(phase: Phase) -> None:
         on_progress(counts.progress(phase, work))

@@ -68,9 +68,10 @@ class _ImageChild(ChildProcess):
         if not is_metadata(fields["metadata"]):
             raise ValueError("metadata that is none")
         side = self._settings.candidate_resolutions[0][0]
-        num_tiles = sum(1 + wide * high for wide, high in (grid, *marked_grids))
+        grids = () if self._settings.headers_only else (grid, *marked_grids)
+        num_tiles = sum(1 + wide * high for wide, high in grids)
         tiles = np.empty((num_tiles, side, side, 3), dtype=np.uint8)
-        self._receive_into(tiles.data.cast("B"), deadline_s)
+        self._receive_into(tiles.reshape(-1).data, deadline_s)
         return PreparedImage(
             size=(width, height),
             grid=grid,

@@ -97,6 +97,16 @@ class InspectedJob:
     uri_policy: UriPolicy
     identity: Mapping[str, Any]
 
+    @property
+    def recipe_digests(self) -> dict[str, str]:
+        """Of those whose labels are written."""
+        return _digests(self.recipes)
+
+    @property
+    def checkpoint(self) -> str:
+        """As `Work.checkpoint`."""
+        return f"{self.job.checkpoint}@{self.checkpoint_digest[:12]}"
+
     def resolve(
         self,
         *,
@@ -132,7 +142,7 @@ class InspectedJob:
         return Work(
             job=self.job,
             folder=folder,
-            checkpoint=f"{self.job.checkpoint}@{self.checkpoint_digest[:12]}",
+            checkpoint=self.checkpoint,
             candidate_resolutions=self.candidate_resolutions,
             recipes=self.recipes,
             image_column=self.source.image_column,
@@ -142,12 +152,15 @@ class InspectedJob:
             num_images=manifest["num_images"],
             num_new_images=manifest["num_images"] - (earlier["num_images"] if earlier else 0),
             num_ignored_files=manifest["num_ignored_files"],
-            wanted=Wanted(recipe_digests=_digests(self.recipes), run=run, retried_kinds=retried_kinds),
+            wanted=Wanted(recipe_digests=self.recipe_digests, run=run, retried_kinds=retried_kinds),
         )
 
 
-def inspect(job: JobSpec) -> InspectedJob:
+def inspect(job: JobSpec, *, probe_output: bool = True) -> InspectedJob:
     """Checks recipes, output, checkpoint and source.
+
+    Args:
+        probe_output: find out whether the output can be written, by writing a small object and removing it.
 
     Raises:
         JobError: the recipes; see `make_recipes`.
@@ -158,7 +171,8 @@ def inspect(job: JobSpec) -> InspectedJob:
     output_uri = canonical_uri(job.output)
     folder = RunFolder(output_uri)
     patience = Patience.from_environment(at_most_s=FIRST_CONTACT_S)
-    open_store(output_uri, patience=patience).check_writable(output_uri)
+    if probe_output:
+        open_store(output_uri, patience=patience).check_writable(output_uri)
     earlier = folder.get_json(RUN_FILE)
     if earlier is None:
         _refuse_foreign_files(output_uri)

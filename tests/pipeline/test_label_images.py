@@ -1,7 +1,8 @@
 import pytest
 
-from pipeline.cluster import ClusterSize, StopSignal
-from pipeline.label_images import ListPending, Placement
+from pipeline.cluster import StopSignal
+from pipeline.label_images import ListPending
+from pipeline.placement import ClusterSize, Placement
 from schemas.job import ResourcesSpec
 from schemas.rows import rows_of
 from tests.pipeline.outputs import commit_all, job_of, put_images, resolve
@@ -35,7 +36,7 @@ def test_shard_without_pending_rows_gives_no_block(work):
 @pytest.mark.parametrize("actors", ["auto", 1, 7])
 def test_one_whole_cpu_stays_free(num_cpus, num_gpus, actors):
     """Ray's repartition waits for one for ever."""
-    size = ClusterSize(num_cpus=num_cpus, num_gpus=num_gpus)
+    size = ClusterSize(num_cpus=num_cpus, num_gpus=num_gpus, gpus_by_node=(num_gpus,))
     placement = Placement.for_cluster(size, ResourcesSpec(tile_actors=actors, label_actors=actors))
     reserved = (
         placement.fetch_num_cpus
@@ -46,7 +47,7 @@ def test_one_whole_cpu_stays_free(num_cpus, num_gpus, actors):
 
 
 def test_every_gpu_gets_a_label_actor():
-    placement = Placement.for_cluster(ClusterSize(num_cpus=32, num_gpus=4), ResourcesSpec())
+    placement = Placement.for_cluster(ClusterSize(num_cpus=32, num_gpus=4, gpus_by_node=(4,)), ResourcesSpec())
     assert (placement.num_label_actors, placement.label_num_gpus) == (4, 1.0)
 
 
@@ -56,5 +57,5 @@ def test_without_a_gpu_half_of_the_cores_work_on_labels():
 
 
 def test_numbers_of_the_job_are_taken():
-    placement = Placement.for_cluster(ClusterSize(num_cpus=8, num_gpus=2), ResourcesSpec(tile_actors=5, label_actors=1))
+    placement = Placement.for_cluster(ClusterSize(num_cpus=8, num_gpus=2, gpus_by_node=(2,)), ResourcesSpec(tile_actors=5, label_actors=1))
     assert (placement.num_tile_actors, placement.num_label_actors) == (5, 1)

@@ -37,7 +37,7 @@ def walked(tmp_path, rows, recipes=("caption", "ocr")):
     ids = ImageIds.of(shards_of())
     walk = TableWalk("t", uris, recipes=recipes, ids=ids, on_problem=problems.append)
     for place, sample_ids in enumerate(shards_of()):
-        for recipe, of in walk.take(ShardOfManifest(place=place, sample_ids=sample_ids, num_expected_N={})).items():
+        for recipe, of in walk.take(ShardOfManifest(place=place, sample_ids=sample_ids, num_owed_2N={})).items():
             counts[recipe] += of.tolist()
     walk.finish()
     assert walk.num_rows == len(rows)

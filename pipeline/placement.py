@@ -1,0 +1,68 @@
+"""A cluster's size and a job's resources -> how many actors of each stage run, and on which share of it.
+
+Knows no Ray: what it says is handed to Ray by `pipeline.label_images`, and to people by `pipeline.plan`.
+"""
+
+from dataclasses import dataclass
+
+from schemas.job import ResourcesSpec
+
+MAX_ROWS_PER_BLOCK = 16
+"""A block of tiles is one message between actors: 16 images of 10 tiles are 70 MB."""
+
+BLOCKS_IN_FLIGHT = 4
+"""Blocks one label actor works on at once, so that its engine's batch never drains between two."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterSize:
+    num_cpus: float
+    num_gpus: float
+    gpus_by_node: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """How many actors, and the share of a CPU that Ray reserves for each.
+
+    Reservations only decide what Ray starts at once; they are small, because one whole CPU must stay free: Ray's
+    repartition asks for that much, and a pipeline of actors that holds every CPU waits for it for ever.
+    """
+
+    num_tile_actors: int
+    num_label_actors: int
+    label_num_cpus: float
+    label_num_gpus: float
+    label_num_threads: int
+    """Of tensor work, per label actor; matters on a CPU only."""
+    expert_ranks: int = 1
+    """Processes of one label actor that the experts are spread over."""
+    fetch_num_cpus: float = 0.1
+    tile_num_cpus: float = 0.25
+    task_num_cpus: float = 0.1
+
+    @classmethod
+    def for_cluster(cls, size: ClusterSize, resources: ResourcesSpec, *, expert_ranks: int = 1) -> "Placement":
+        """With GPUs: as many label actors as find `expert_ranks` of them on a node, the CPUs to the tilers. Without:
+        one label actor on half of the CPUs."""
+        num_cpus, on_gpu = int(size.num_cpus), size.num_gpus >= 1
+        on_nodes = sum(num_gpus // expert_ranks for num_gpus in size.gpus_by_node)
+        auto_label = max(1, on_nodes) if on_gpu else 1
+        auto_tile = max(1, num_cpus - auto_label - 1 if on_gpu else num_cpus // 4)
+        num_label_actors = auto_label if resources.label_actors == "auto" else resources.label_actors
+        num_tile_actors = auto_tile if resources.tile_actors == "auto" else resources.tile_actors
+        free = max(0.1, num_cpus - 1 - cls.fetch_num_cpus - cls.task_num_cpus)
+        return cls(
+            num_tile_actors=num_tile_actors,
+            num_label_actors=num_label_actors,
+            label_num_cpus=round(min(1.0, free / 2 / num_label_actors), 3),
+            label_num_gpus=float(expert_ranks) if on_gpu else 0.0,
+            expert_ranks=expert_ranks,
+            label_num_threads=max(1, num_cpus // 2 // num_label_actors),
+            tile_num_cpus=round(min(1.0, free / 2 / num_tile_actors), 3),
+        )
+
+    def rows_per_block(self, num_images: int) -> int:
+        """Small jobs in small blocks, so that every label actor gets some and labels arrive while others are tiled."""
+        blocks_wanted = self.num_label_actors * BLOCKS_IN_FLIGHT
+        return max(1, min(MAX_ROWS_PER_BLOCK, -(-num_images // blocks_wanted)))
