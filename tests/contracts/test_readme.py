@@ -30,9 +30,10 @@ def test_job_in_the_readme_is_valid():
     assert [recipe.name for recipe in read_job(job).recipes] == ["ocr", "caption", "qa", "grounding"]
 
 
-@pytest.mark.parametrize(
-    "verb", ["demo", "run", "plan", "label", "recipes", "status", "retry", "verify", "export", "bench"]
-)
+VERBS = ("demo", "run", "plan", "label", "recipes", "status", "retry", "verify", "export", "bench")
+
+
+@pytest.mark.parametrize("verb", VERBS)
 def test_every_option_shown_for_a_verb_exists(verb: str):
     usage = labelmill(verb, "--help")
     assert usage.code == 0
@@ -44,7 +45,7 @@ def test_every_option_shown_for_a_verb_exists(verb: str):
 
 def test_every_verb_of_the_command_is_in_the_readme():
     listed = re.findall(r"│ (\w+) +[A-Z]", labelmill("--help").stdout)
-    assert set(listed) == {"demo", "run", "plan", "label", "recipes", "status", "retry", "verify", "export", "bench"}
+    assert set(listed) == set(VERBS)
     assert COMMAND.exists()
 
 
