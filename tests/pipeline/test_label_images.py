@@ -57,5 +57,6 @@ def test_without_a_gpu_half_of_the_cores_work_on_labels():
 
 
 def test_numbers_of_the_job_are_taken():
-    placement = Placement.for_cluster(ClusterSize(num_cpus=8, num_gpus=2, gpus_by_node=(2,)), ResourcesSpec(tile_actors=5, label_actors=1))
+    size = ClusterSize(num_cpus=8, num_gpus=2, gpus_by_node=(2,))
+    placement = Placement.for_cluster(size, ResourcesSpec(tile_actors=5, label_actors=1))
     assert (placement.num_tile_actors, placement.num_label_actors) == (5, 1)
