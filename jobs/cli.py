@@ -70,7 +70,7 @@ def plan(
     gpus: Annotated[
         int | None, typer.Option(min=1, help="Plan for a cluster with so many GPUs in each node, not this machine.")
     ] = None,
-    gpu_memory_gb: Annotated[float | None, typer.Option(min=1, help="Of one GPU of that cluster.")] = None,
+    gpu_memory_gb: Annotated[float | None, typer.Option(min=0.1, help="Of one GPU of that cluster.")] = None,
     nodes: Annotated[int | None, typer.Option(min=1, help="Of that cluster. By default 1.")] = None,
     cpus: Annotated[
         int | None, typer.Option(min=1, help="Of each node of that cluster. By default as many as this machine has.")

@@ -174,7 +174,7 @@ def test_wrong_usage_is_told_in_one_line(job: Path, options: list[str], fragment
 
 
 def test_gpus_that_hold_no_checkpoint_are_told_with_the_figures(job: Path):
-    done = labelmill_here("plan", job, "--gpus", 1, "--gpu-memory-gb", 1)
+    done = labelmill_here("plan", job, "--gpus", 1, "--gpu-memory-gb", 0.5)
     assert_one_clear_line(done, "needs", "GB", "larger GPUs")
 
 
