@@ -16,6 +16,7 @@ from pipeline.forecast import num_tiles
 from pipeline.label import ReplicaConfig
 from pipeline.measure import Effort, Measured, in_blocks, measure
 from pipeline.patience import Patience
+from pipeline.pdf_pages import pdf_settings
 from pipeline.placement import Placement
 from pipeline.plan_cluster import PlannedCluster, expert_ranks_of, memory_of, parts_of
 from pipeline.plan_facts import Sampled, forecast_facts, measured_facts, recipe_facts, sample_facts
@@ -56,7 +57,7 @@ def plan(
     placement = Placement.for_cluster(cluster.size, job.resources, expert_ranks=ranks)
     drawn = draw_rows(inspected, max_rows=max_headers, seed=SEED)
     say(f"reading the headers of {len(drawn.rows)} images")
-    sampled = _read_headers(inspected, drawn)
+    sampled = read_headers(inspected, drawn)
     measured = None
     if sampled.rows and can_measure(cluster):
         some = spread_by_work(sampled.rows, MAX_MEASURED_IMAGES, seed=SEED)
@@ -99,12 +100,13 @@ def spread_by_work(rows: Sequence[ImageRow], num_rows: int, *, seed: int) -> lis
     return picked
 
 
-def _read_headers(inspected: InspectedJob, drawn: Drawn) -> Sampled:
+def read_headers(inspected: InspectedJob, drawn: Drawn) -> Sampled:
+    """Of the rows that were drawn; pages of documents are rendered, because only then they have a size."""
     began = time.monotonic()
-    with closing(_tile_stage(inspected, headers_only=True)) as tile:
+    with closing(_fetch_stage(inspected)) as fetch, closing(_tile_stage(inspected, headers_only=True)) as tile:
         rows = read_sizes(
             drawn.rows,
-            fetch=_fetch_stage(inspected),
+            fetch=fetch,
             tile=tile,
             max_bytes=inspected.job.limits.max_bytes,
             patience=Patience.among_others(),
@@ -113,10 +115,11 @@ def _read_headers(inspected: InspectedJob, drawn: Drawn) -> Sampled:
 
 
 def _measure(inspected: InspectedJob, rows: Sequence[ImageRow], placement: Placement, num_images: int) -> Measured:
-    with closing(_tile_stage(inspected, num_threads=placement.num_tile_actors)) as tile:
+    tile_stage = _tile_stage(inspected, num_threads=placement.num_tile_actors)
+    with closing(_fetch_stage(inspected)) as fetch, closing(tile_stage) as tile:
         return measure(
             [to_columns(block) for block in in_blocks(rows, placement, num_images)],
-            fetch=_fetch_stage(inspected),
+            fetch=fetch,
             tile=tile,
             replica=ReplicaConfig(
                 checkpoint=inspected.job.checkpoint,
@@ -136,6 +139,7 @@ def _fetch_stage(inspected: InspectedJob) -> FetchImage:
         max_images=limits.max_images,
         image_column=inspected.source.image_column,
         uri_policy=inspected.uri_policy,
+        pdf=pdf_settings(inspected.job.source, limits),
     )
 
 

@@ -3,23 +3,27 @@
 import dataclasses
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from model.engine_stats import EngineStats
 from model.variants import variant_config
 from pipeline.measure import Measured
 from pipeline.placement import ClusterSize, Placement
-from pipeline.plan import can_measure, plan, spread_by_work
+from pipeline.plan import can_measure, plan, read_headers, spread_by_work
 from pipeline.plan_cluster import PlannedCluster, described, expert_ranks_of, memory_of, parts_of
 from pipeline.plan_facts import Sampled, forecast_facts, recipe_facts, sample_facts
 from pipeline.sample import draw_rows
+from pipeline.storage import open_store
 from pipeline.token_counts import LAST_RUN, MEASURED, tokens_of_output, tokens_of_rows
 from pipeline.work import inspect
 from schemas.errors import ErrorKind, RowError
 from schemas.job import EngineSpec, ResourcesSpec
 from tests.pipeline.outputs import BUSY, commit, commit_all, finalized, job_of, labelled, pending, put_images, resolve
+from tests.pipeline.pdfs import grey_pages
 from tests.pipeline.pictures import encode, four_corners
 from tests.pipeline.rows import one_image_row
+from tests.pipeline.tables import IMAGE, put_table
 
 CPUS = PlannedCluster(size=ClusterSize(num_cpus=2, num_gpus=0, gpus_by_node=(0,)))
 PLACEMENT = Placement.for_cluster(CPUS.size, ResourcesSpec())
@@ -99,6 +103,34 @@ def test_added_recipe_is_to_run_on_all_images(tmp_path):
     drawn = drawn_of(job_of(source, tmp_path / "out", ["ocr", "caption"]))
     assert drawn.num_new_images == 0
     assert [row.recipes for row in drawn.rows] == [("caption",), ("caption",)]
+
+
+def sampled_of(job):
+    inspected = inspect(job, probe_output=False)
+    return read_headers(inspected, draw_rows(inspected, max_rows=100, seed=0)).rows
+
+
+def test_sizes_of_pictures_in_tables_are_read_with_one_reason_for_a_broken_one(tmp_path):
+    pictures = [encode(four_corners(60, 30), "PNG"), b"no image", encode(four_corners(30, 90), "JPEG")]
+    put_table(str(tmp_path / "tables"), "a.parquet", {"image": pictures})
+    rows = sampled_of(job_of(tmp_path / "tables", tmp_path / "out"))
+    assert [(row.width_px, row.height_px) for row in rows] == [(60, 30), (0, 0), (30, 90)]
+    assert [row.error and row.error.kind for row in rows] == [None, ErrorKind.UNREADABLE, None]
+
+
+def test_sample_of_three_pictures_counts_all_of_them_untiled(tmp_path):
+    """More than two pictures of one sample are not tiled, however large."""
+    picture = {"bytes": encode(four_corners(900, 100), "PNG"), "path": None}
+    put_table(str(tmp_path / "tables"), "a.parquet", {"images": pa.array([[picture] * 3], pa.list_(IMAGE))})
+    (row,) = sampled_of(job_of(tmp_path / "tables", tmp_path / "out"))
+    assert [(image.tiles_wide, image.tiles_high) for image in row.images] == [(1, 1)] * 3
+
+
+def test_pages_of_documents_have_the_size_at_which_they_are_rendered(tmp_path):
+    open_store(str(tmp_path)).put(str(tmp_path / "pdfs/a.pdf"), grey_pages(2))
+    first, second = sampled_of(job_of(tmp_path / "pdfs", tmp_path / "out"))
+    assert first.error is None
+    assert (first.width_px, first.height_px) == (second.width_px, second.height_px) != (0, 0)
 
 
 def test_same_seed_draws_the_same_rows_in_the_order_of_the_source(tmp_path):
