@@ -43,10 +43,12 @@ def _bytes(table: pq.ParquetFile, row_group: int, column: str) -> Iterator[Entri
 def _structs(table: pq.ParquetFile, row_group: int, column: str, layout: TableLayout) -> Iterator[Entries]:
     """Of a column of {bytes, path}, or of lists of them."""
     num_null_bytes = _num_nulls(table, row_group, image_leaf(table, column, "bytes"))
-    if num_null_bytes == 0:
+    if num_null_bytes == 0 and not layout.holds_lists:
         return itertools.repeat((None,), table.metadata.row_group(row_group).num_rows)
     leaf = image_leaf(table, column, "path")
     paths = lambda: _values(table, row_group, leaf, _BATCH_ROWS, layout)  # noqa: E731 - read twice
+    if num_null_bytes == 0:
+        return ((None,) * len(images) for images in paths())
     # An empty list counts as one null among the bytes.
     if num_null_bytes == sum(sum(image is None for image in images) or not images for images in paths()):
         return (["" if image is None else None for image in images] for images in paths())

@@ -299,6 +299,16 @@ class TestTables:
         uri = self.table(tmp_path, [[path], [], [path, path]], pa.list_(IMAGE))
         assert [names(row, tmp_path) for row in rows_at(uri, columns=CONVERSATION)] == [["p.jpg"], [], ["p.jpg"] * 2]
 
+    def test_lists_without_any_null_give_all_their_images(self, tmp_path):
+        """The footer says that no image lacks its bytes; how many a row has it does not say."""
+        both, unnamed = {"bytes": b"x", "path": "x.jpg"}, {"bytes": b"x", "path": None}
+        uri = self.table(tmp_path, [[both] * 3, [unnamed, both]], pa.list_(IMAGE))
+        rows = rows_at(uri, columns=CONVERSATION)
+        assert [[image.member for image in row.images] for row in rows] == [
+            ["0:0:0", "0:0:1", "0:0:2"],
+            ["0:1:0", "0:1:1"],
+        ]
+
     def test_lists_of_uris_are_read(self, tmp_path):
         uri = self.table(tmp_path, [["a.jpg", "b.jpg"], []], pa.list_(pa.string()), asks=["<image><image>?", "Who?"])
         two, none = rows_at(uri, columns=CONVERSATION, image_root="/photos")
