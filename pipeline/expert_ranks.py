@@ -5,28 +5,21 @@ Where it is `auto`, a GPU of the cluster is asked how much memory it has: the dr
 
 import ray
 
-from pipeline.placement import ClusterSize
+from pipeline.placement import ClusterSize, expert_ranks_of
 from schemas.job import EngineSpec
 
 
 def expert_ranks(engine: EngineSpec, checkpoint: str, size: ClusterSize) -> int:
-    """As few as hold the checkpoint and a cache worth having; 1 without GPUs, unless the job says otherwise.
+    """As `expert_ranks_of`, on this cluster.
 
     Raises ValueError where no node has so many GPUs, or none holds the checkpoint.
     """
-    gpus = [num_gpus for num_gpus in size.gpus_by_node if num_gpus]
-    on_gpu = bool(gpus) and engine.device != "cpu"
-    if engine.expert_ranks != "auto":
-        if on_gpu and engine.expert_ranks > max(gpus):
-            raise ValueError(
-                f"engine.expert_ranks is {engine.expert_ranks}, but no node of the cluster has more than {max(gpus)} "
-                "GPUs: the ranks of a replica run on one node"
-            )
-        return engine.expert_ranks
-    if not on_gpu:
-        return 1
-    ask = ray.remote(num_gpus=1, num_cpus=0, max_retries=3)(_fewest)
-    return int(ray.get(ask.remote(checkpoint, engine.dtype, min(gpus))))
+
+    def fewest(gpus_per_node: int) -> int:
+        ask = ray.remote(num_gpus=1, num_cpus=0, max_retries=3)(_fewest)
+        return int(ray.get(ask.remote(checkpoint, engine.dtype, gpus_per_node)))
+
+    return expert_ranks_of(engine, size, fewest=fewest)
 
 
 def _fewest(checkpoint: str, dtype: str, gpus_per_node: int) -> int:

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import numpy as np
 
 from pipeline.in_hand import InHand
+from pipeline.placement import Placement
 from pipeline.recipes import Recipe
 from pipeline.recipes.decode import RejectedAnswerError
 from pipeline.views import OpenViews
 from schemas.errors import ErrorKind, RowError
-from schemas.job import EngineSpec
+from schemas.job import EngineSpec, JobSpec
 from schemas.rows import TILES_COLUMN, ImageRow, Label, rows_of, to_columns
 
 if TYPE_CHECKING:
@@ -41,6 +42,16 @@ class ReplicaConfig:
     """Processes that the experts are spread over, on GPUs each on one of its own."""
     num_cpu_threads: int | None = None
     """Threads of tensor work on a CPU; None leaves torch's choice."""
+
+    @classmethod
+    def of(cls, job: JobSpec, placement: Placement) -> ReplicaConfig:
+        """As a run of the job places it."""
+        return cls(
+            checkpoint=job.checkpoint,
+            engine=job.engine,
+            expert_ranks=placement.expert_ranks,
+            num_cpu_threads=None if placement.label_num_gpus else placement.label_num_threads,
+        )
 
     def load(self) -> Engine | RankedEngine:
         # Imported by the worker alone: a driver, which hands this class to it, need not have torch in memory.

@@ -15,12 +15,11 @@ from pipeline.fetch import FetchImage
 from pipeline.in_hand import InHand
 from pipeline.label import LabelImage, ReplicaConfig
 from pipeline.ledger import RunFolder
-from pipeline.pdf_pages import pdf_settings
 from pipeline.pending import Wanted
 from pipeline.placement import BLOCKS_IN_FLIGHT, Placement
 from pipeline.prepare import TileImage
-from pipeline.recipes import names_with_marks
 from pipeline.sink import LabelSink
+from pipeline.stage_arguments import fetch_arguments, tile_arguments
 from pipeline.work import Work
 from schemas.rows import to_columns
 
@@ -37,13 +36,6 @@ def label_images(work: Work, placement: Placement, *, shards: Sequence[str]) -> 
     Args:
         shards: of the manifest, those that may have pending rows.
     """
-    limits = work.job.limits
-    replica = ReplicaConfig(
-        checkpoint=work.job.checkpoint,
-        engine=work.job.engine,
-        expert_ranks=placement.expert_ranks,
-        num_cpu_threads=None if placement.label_num_gpus else placement.label_num_threads,
-    )
     stop, rows_per_block = stop_signal(work), placement.rows_per_block(work.num_images)
     of_actors: dict[str, Any] = {"max_restarts": MAX_DEATHS_OF_A_WORKER, "max_task_retries": MAX_DEATHS_OF_A_WORKER}
     of_tasks: dict[str, Any] = {"max_retries": MAX_DEATHS_OF_A_WORKER}
@@ -58,13 +50,7 @@ def label_images(work: Work, placement: Placement, *, shards: Sequence[str]) -> 
         .repartition(target_num_rows_per_block=rows_per_block)
         .map_batches(
             until_stopped(FetchImage, stop),
-            fn_constructor_kwargs={
-                "max_bytes": limits.max_bytes,
-                "max_images": limits.max_images,
-                "image_column": work.image_column,
-                "uri_policy": work.uri_policy,
-                "pdf": pdf_settings(work.job.source, limits),
-            },
+            fn_constructor_kwargs=fetch_arguments(work.job, image_column=work.image_column, uri_policy=work.uri_policy),
             batch_size=None,
             num_cpus=placement.fetch_num_cpus,
             compute=ActorPoolStrategy(size=1),
@@ -73,15 +59,9 @@ def label_images(work: Work, placement: Placement, *, shards: Sequence[str]) -> 
         )
         .map_batches(
             until_stopped(TileImage, stop),
-            fn_constructor_kwargs={
-                "candidate_resolutions": work.candidate_resolutions,
-                "max_pixels": limits.max_pixels,
-                "min_decoded_fraction": limits.min_decoded_fraction,
-                "decode_timeout_s": limits.decode_timeout_s,
-                "decode_memory_mb": limits.decode_memory_mb,
-                "mark_recipes": names_with_marks(work.recipes),
-                "max_marks": limits.max_images,
-            },
+            fn_constructor_kwargs=tile_arguments(
+                work.job.limits, candidate_resolutions=work.candidate_resolutions, recipes=work.recipes
+            ),
             batch_size=None,
             num_cpus=placement.tile_num_cpus,
             compute=ActorPoolStrategy(size=placement.num_tile_actors),
@@ -91,7 +71,7 @@ def label_images(work: Work, placement: Placement, *, shards: Sequence[str]) -> 
         .map_batches(
             until_stopped(LabelImage, stop),
             fn_constructor_kwargs={
-                "replica": replica,
+                "replica": ReplicaConfig.of(work.job, placement),
                 "recipes": work.recipes,
                 "in_hand": InHand(work.folder.in_hand_uri, work.wanted.run),
             },

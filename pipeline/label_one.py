@@ -12,6 +12,7 @@ from pipeline.label import LabelImage, ReplicaConfig
 from pipeline.patience import FIRST_CONTACT_S, Patience
 from pipeline.prepare import TileImage
 from pipeline.recipes import check_recipes, make_recipes
+from pipeline.stage_arguments import tile_arguments
 from pipeline.storage import canonical_uri
 from schemas.job import EngineSpec, LimitsSpec, RecipeSpec
 from schemas.rows import TILES_COLUMN, ImageRow, RowImage, rows_of, to_columns
@@ -38,14 +39,7 @@ def label_one(
         patience=Patience.from_environment(at_most_s=FIRST_CONTACT_S),  # somebody sits and waits
     )
     block = fetch(to_columns([row]))
-    tiler = TileImage(
-        candidate_resolutions=resolutions,
-        max_pixels=limits.max_pixels,
-        min_decoded_fraction=limits.min_decoded_fraction,
-        decode_timeout_s=limits.decode_timeout_s,
-        decode_memory_mb=limits.decode_memory_mb,
-    )
-    with closing(tiler):
+    with closing(TileImage(**tile_arguments(limits, candidate_resolutions=resolutions, recipes=()))) as tiler:
         block = tiler(block)
     (row,) = rows_of(block)
     if row.error is not None:

@@ -3,9 +3,10 @@
 Knows no Ray: what it says is handed to Ray by `pipeline.label_images`, and to people by `pipeline.plan`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from schemas.job import ResourcesSpec
+from schemas.job import EngineSpec, ResourcesSpec
 
 MAX_ROWS_PER_BLOCK = 16
 """A block of tiles is one message between actors: 16 images of 10 tiles are 70 MB."""
@@ -19,6 +20,27 @@ class ClusterSize:
     num_cpus: float
     num_gpus: float
     gpus_by_node: tuple[int, ...] = ()
+
+
+def expert_ranks_of(engine: EngineSpec, size: ClusterSize, *, fewest: Callable[[int], int]) -> int:
+    """Over how many GPUs of a node the experts of one replica are spread: where the job leaves it open, over as few as
+    hold the checkpoint and a cache worth having; 1 without GPUs.
+
+    Args:
+        fewest: asked with the GPUs of a node (of the node with the fewest); it may raise ValueError.
+
+    Raises ValueError where no node has so many GPUs as the job says, and what `fewest` raises.
+    """
+    gpus = [num_gpus for num_gpus in size.gpus_by_node if num_gpus]
+    on_gpu = bool(gpus) and engine.device != "cpu"
+    if engine.expert_ranks == "auto":
+        return fewest(min(gpus)) if on_gpu else 1
+    if on_gpu and engine.expert_ranks > max(gpus):
+        raise ValueError(
+            f"engine.expert_ranks is {engine.expert_ranks}, but a node of the cluster has {max(gpus)} GPUs at most: "
+            "the ranks of a replica run on one node"
+        )
+    return engine.expert_ranks
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,14 +16,13 @@ from pipeline.forecast import num_tiles
 from pipeline.label import ReplicaConfig
 from pipeline.measure import Effort, Measured, in_blocks, measure
 from pipeline.patience import Patience
-from pipeline.pdf_pages import pdf_settings
 from pipeline.placement import Placement
-from pipeline.plan_cluster import PlannedCluster, expert_ranks_of, memory_of, parts_of
+from pipeline.plan_cluster import PlannedCluster, memory_of, parts_of, planned_ranks
 from pipeline.plan_facts import Sampled, forecast_facts, measured_facts, recipe_facts, sample_facts
 from pipeline.prepare import TileImage
-from pipeline.recipes import names_with_marks
 from pipeline.sample import Drawn, draw_rows
 from pipeline.sizes import read_sizes
+from pipeline.stage_arguments import fetch_arguments, tile_arguments
 from pipeline.token_counts import tokens_of_output, tokens_of_rows
 from pipeline.work import InspectedJob, inspect
 from schemas.job import JobSpec
@@ -53,7 +52,7 @@ def plan(
     say("looking at the source, the checkpoint and the output")
     inspected = inspect(job, probe_output=False)
     config = load_model_config(local_folder(job.checkpoint, weights=False))
-    ranks = expert_ranks_of(job.engine, config, cluster)
+    ranks = planned_ranks(job.engine, config, cluster)
     placement = Placement.for_cluster(cluster.size, job.resources, expert_ranks=ranks)
     drawn = draw_rows(inspected, max_rows=max_headers, seed=SEED)
     say(f"reading the headers of {len(drawn.rows)} images")
@@ -121,38 +120,20 @@ def _measure(inspected: InspectedJob, rows: Sequence[ImageRow], placement: Place
             [to_columns(block) for block in in_blocks(rows, placement, num_images)],
             fetch=fetch,
             tile=tile,
-            replica=ReplicaConfig(
-                checkpoint=inspected.job.checkpoint,
-                engine=inspected.job.engine,
-                expert_ranks=placement.expert_ranks,
-                num_cpu_threads=None if placement.label_num_gpus else placement.label_num_threads,
-            ),
+            replica=ReplicaConfig.of(inspected.job, placement),
             recipes=inspected.recipes,
             effort=EFFORT,
         )
 
 
 def _fetch_stage(inspected: InspectedJob) -> FetchImage:
-    limits = inspected.job.limits
+    source = inspected.source
     return FetchImage(
-        max_bytes=limits.max_bytes,
-        max_images=limits.max_images,
-        image_column=inspected.source.image_column,
-        uri_policy=inspected.uri_policy,
-        pdf=pdf_settings(inspected.job.source, limits),
+        **fetch_arguments(inspected.job, image_column=source.image_column, uri_policy=inspected.uri_policy)
     )
 
 
-def _tile_stage(inspected: InspectedJob, *, num_threads: int = 1, headers_only: bool = False) -> TileImage:
-    limits = inspected.job.limits
-    return TileImage(
-        candidate_resolutions=inspected.candidate_resolutions,
-        max_pixels=limits.max_pixels,
-        min_decoded_fraction=limits.min_decoded_fraction,
-        decode_timeout_s=limits.decode_timeout_s,
-        decode_memory_mb=limits.decode_memory_mb,
-        mark_recipes=names_with_marks(inspected.recipes),
-        max_marks=limits.max_images,
-        num_threads=num_threads,
-        headers_only=headers_only,
-    )
+def _tile_stage(inspected: InspectedJob, **how: Any) -> TileImage:
+    resolutions = inspected.candidate_resolutions
+    arguments = tile_arguments(inspected.job.limits, candidate_resolutions=resolutions, recipes=inspected.recipes)
+    return TileImage(**arguments, **how)

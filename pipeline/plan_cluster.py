@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from model.config import ModelConfig
-from pipeline.placement import ClusterSize, Placement
+from pipeline.placement import ClusterSize, Placement, expert_ranks_of
 from schemas.job import EngineSpec, JobSpec
 
 CPU_MEMORY_NOTE = "on CPUs the model shares the machine's memory with all else"
@@ -52,30 +52,21 @@ def described(*, gpus: int, gpu_memory_gb: float, nodes: int, cpus: int | None =
     )
 
 
-def expert_ranks_of(engine: EngineSpec, config: ModelConfig, cluster: PlannedCluster) -> int:
-    """As `pipeline.expert_ranks` would find on that cluster.
+def planned_ranks(engine: EngineSpec, config: ModelConfig, cluster: PlannedCluster) -> int:
+    """As `expert_ranks_of`, on that cluster.
 
     Raises ValueError where no node has so many GPUs, or none holds the checkpoint.
     """
-    on_gpu = cluster.gpus_per_node > 0 and engine.device != "cpu"
-    if engine.expert_ranks != "auto":
-        if on_gpu and engine.expert_ranks > cluster.gpus_per_node:
-            raise ValueError(
-                f"engine.expert_ranks is {engine.expert_ranks}, but a node of {cluster.name} has "
-                f"{cluster.gpus_per_node} GPUs: the ranks of a replica run on one node"
-            )
-        return engine.expert_ranks
-    if not on_gpu:
-        return 1
-    from model.memory_plan import fewest_ranks
-    from pipeline.label import resolve_dtype
 
-    return fewest_ranks(
-        config,
-        device_bytes=cluster.gpu_bytes,
-        gpus_per_node=cluster.gpus_per_node,
-        dtype=resolve_dtype(engine.dtype, "cuda"),
-    ).num_ranks
+    def fewest(gpus_per_node: int) -> int:
+        from model.memory_plan import fewest_ranks
+        from pipeline.label import resolve_dtype
+
+        dtype = resolve_dtype(engine.dtype, "cuda")
+        memory = fewest_ranks(config, device_bytes=cluster.gpu_bytes, gpus_per_node=gpus_per_node, dtype=dtype)
+        return memory.num_ranks
+
+    return expert_ranks_of(engine, cluster.size, fewest=fewest)
 
 
 def parts_of(placement: Placement, cluster: PlannedCluster) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from pipeline.exports.samples import Sample
 from pipeline.exports.upright import upright
 from pipeline.fetch import FetchImage
 from pipeline.list_source import open_source
-from pipeline.pdf_pages import pdf_settings
 from pipeline.source import SourceColumns
+from pipeline.stage_arguments import fetch_arguments
 from pipeline.storage import canonical_uri, shown_uri
 from pipeline.uri_policy import UriPolicy
 from schemas.errors import ErrorKind, RowError, RowFailure
@@ -47,16 +47,10 @@ class FetchPictures:
     """Blocks of samples -> the pictures of each, or why there are none."""
 
     def __init__(self, run: FinishedRun) -> None:
-        limits = run.job.limits
         image_column, folder_uri = _layout(run)
-        self._limits = limits
-        self._fetch = FetchImage(
-            max_bytes=limits.max_bytes,
-            max_images=limits.max_images,
-            image_column=image_column,
-            uri_policy=UriPolicy.of_source(run.job.source, folder_uri),
-            pdf=pdf_settings(run.job.source, limits),
-        )
+        self._limits = run.job.limits
+        policy = UriPolicy.of_source(run.job.source, folder_uri)
+        self._fetch = FetchImage(**fetch_arguments(run.job, image_column=image_column, uri_policy=policy))
 
     def __call__(self, samples: Sequence[Sample]) -> Iterator[tuple[Picture, ...] | RowError]:
         block = self._fetch(to_columns([sample.row for sample in samples]))

@@ -11,7 +11,7 @@ from model.variants import variant_config
 from pipeline.measure import Measured
 from pipeline.placement import ClusterSize, Placement
 from pipeline.plan import can_measure, plan, read_headers, spread_by_work
-from pipeline.plan_cluster import PlannedCluster, described, expert_ranks_of, memory_of, parts_of
+from pipeline.plan_cluster import PlannedCluster, described, memory_of, parts_of, planned_ranks
 from pipeline.plan_facts import Sampled, forecast_facts, recipe_facts, sample_facts
 from pipeline.sample import draw_rows
 from pipeline.storage import open_store
@@ -207,7 +207,7 @@ def test_forecast_counts_what_is_left_and_what_failed(tmp_path):
 def test_ranks_of_a_described_cluster_are_the_fewest_that_hold_the_checkpoint(variant, gb, ranks):
     config = variant_config(variant)
     cluster = described(gpus=8, gpu_memory_gb=gb, nodes=2, cpus=16)
-    assert expert_ranks_of(EngineSpec(), config, cluster) == ranks
+    assert planned_ranks(EngineSpec(), config, cluster) == ranks
     memory = memory_of(job_of("in", "out"), config, ranks, cluster, max_tokens=2000)
     assert memory["weight_bytes"] + memory["activation_bytes"] + memory["cache_bytes"] == int(0.9 * gb * 1e9)
     assert memory["sequences_at_once"] == min(16, memory["cache_tokens"] // 2000)
@@ -217,7 +217,7 @@ def test_ranks_of_a_described_cluster_are_the_fewest_that_hold_the_checkpoint(va
 def test_more_ranks_than_a_node_has_gpus_are_refused():
     cluster = described(gpus=4, gpu_memory_gb=80, nodes=2)
     with pytest.raises(ValueError, match="expert_ranks is 8.* has 4 GPUs"):
-        expert_ranks_of(EngineSpec(expert_ranks=8), variant_config("small"), cluster)
+        planned_ranks(EngineSpec(expert_ranks=8), variant_config("small"), cluster)
 
 
 def test_cpus_have_no_room_that_could_be_told():
