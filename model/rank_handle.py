@@ -52,10 +52,6 @@ class RankHandle:
     def pid(self) -> int:
         return self._process.pid
 
-    @property
-    def num_waiting(self) -> int:
-        return len(self._waiting)
-
     def receive_ready(self) -> Ready:
         """Raises EngineDiedError where the process ended before it could say anything."""
         try:

@@ -102,8 +102,6 @@ class RankedEngine:
 
     def close(self) -> None:
         """Ends the ranks; what has not finished fails with RuntimeError."""
-        for rank in self._ranks:
-            rank.stop(RuntimeError("the engine was closed"))
         self._end()
 
     def __enter__(self) -> "RankedEngine":
@@ -185,9 +183,8 @@ class RankedView:
     async def _ask(self, message: OpenView | Ask) -> Any:
         assert self._rank is not None
         rank = self._engine._ranks[self._rank]
-        future: Future[Any] = await asyncio.to_thread(
-            rank.ask, message
-        )  # tiles are megabytes, and a socket may be full
+        # In a thread: tiles are megabytes, and a socket may be full.
+        future: Future[Any] = await asyncio.to_thread(rank.ask, message)
         try:
             return await asyncio.wrap_future(future)
         except asyncio.CancelledError:

@@ -24,6 +24,7 @@ from pipeline.new_rows import NewRows
 from pipeline.patience import FIRST_CONTACT_S, Patience
 from pipeline.pending import TRANSIENT_KINDS, Wanted
 from pipeline.recipes import Recipe, check_recipes, make_recipes
+from pipeline.recipes.recipe import needed_facts
 from pipeline.recorded_recipes import put_recipes
 from pipeline.sink import SinkConfig
 from pipeline.source import CONVERSATION_AUTO, Source, SourceColumns
@@ -245,7 +246,7 @@ def _places(job: JobSpec) -> dict[str, str]:
 def _columns(recipes: Sequence[Recipe]) -> SourceColumns:
     """The columns that the recipes read, whichever recipe names them."""
     named = {key: column for recipe in recipes for key, column in columns_of(recipe.spec).items()}
-    has_turns = any("turns" in recipe.loaded.file.repeats_for() for recipe in recipes)
+    has_turns = any("turns" in needed_facts(recipe.loaded, recipe.spec) for recipe in recipes)
     return SourceColumns(
         questions=named.get("questions_from"),
         original_answers=named.get("answers_from"),

@@ -188,6 +188,8 @@ class Decode:
         return Choice(options=self.step.choices) if self.step.answer == "choice" else None
 
     def _parsed(self, answer: Answer, ask: Ask, wording: Wording, box_label: str) -> Parsed:
+        if self.step is not self.recipe.file.last:
+            return Parsed(values={}, text=answer.text.strip())
         style_name, style = style_of(self.step, self.spec)
         answered = Answered(
             text=answer.text,
@@ -199,8 +201,6 @@ class Decode:
             instruction=wording.instruction,
             box_label=box_label,
         )
-        if self.step is not self.recipe.file.last:
-            return Parsed(values={}, text=answer.text.strip())
         parsed, function = parse(str(self.recipe.file.table), answered), self.recipe.user_function()
         if function is None:
             return parsed

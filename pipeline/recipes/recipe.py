@@ -16,7 +16,7 @@ from pipeline.recipes.facts import facts_of
 from pipeline.recipes.files import LoadedRecipe
 from pipeline.recipes.parsers import PARSERS_VERSION, lines_of
 from pipeline.recipes.prompts import text_of
-from schemas.recipe_file import FACTS, OF_THE_ROW, StepFile
+from schemas.recipe_file import FACTS, StepFile
 from schemas.recipe_specs import RecipeSpec
 from schemas.rows import ImageRow, Label
 
@@ -148,7 +148,7 @@ def needed_names(loaded: LoadedRecipe, spec: RecipeSpec) -> list[str]:
 def needed_facts(loaded: LoadedRecipe, spec: RecipeSpec) -> set[str]:
     """Which parts of the sample are read: of `OF_THE_ROW` and `FACTS`."""
     facts = {hint for hint, by_default in loaded.file.hints.items() if _is_given(hint, by_default, spec)} & {*FACTS}
-    return facts | (loaded.file.repeats_for() & {*OF_THE_ROW})
+    return facts | loaded.file.repeats_for()
 
 
 def _is_given(hint: str, by_default: bool, spec: RecipeSpec) -> bool:
