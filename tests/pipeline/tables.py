@@ -17,9 +17,20 @@ def put_table(folder_uri, name, columns, schema=None, **options):
     """Writes one Parquet file through the store, and gives its URI."""
     sink = io.BytesIO()
     pq.write_table(pa.table(columns, schema=schema), sink, **options)
+    return put_bytes(folder_uri, name, sink.getvalue())
+
+
+def put_bytes(folder_uri, name, data):
+    """Writes one file through the store, and gives its URI."""
     uri = join_uri(folder_uri, name)
-    open_store(uri).put(uri, sink.getvalue())
+    open_store(uri).put(uri, data)
     return uri
+
+
+def carried_by(row):
+    """The columns that a row carries along."""
+    (record,) = pa.ipc.open_stream(row.carried).read_all().to_pylist()
+    return record
 
 
 def source_at(uri, *, columns=None, **spec):

@@ -6,7 +6,6 @@ import threading
 from contextlib import closing
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from PIL import Image
 
@@ -19,12 +18,12 @@ from pipeline.patience import Patience
 from pipeline.pdf_pages import PdfPages
 from pipeline.pdf_protocol import MAX_PAGES, PAGE_SCALED, PdfSettings
 from pipeline.prepare import TileImage
-from pipeline.storage import StorageError, join_uri, open_store
+from pipeline.storage import StorageError, open_store
 from schemas.errors import ErrorKind
 from schemas.job import JobError, LimitsSpec, SourceSpec, load_job
 from schemas.rows import rows_of, to_columns
 from tests.pipeline.pdfs import ENCRYPTED, INCH, Page, Pdf, grey_pages
-from tests.pipeline.tables import rows_at, source_at
+from tests.pipeline.tables import carried_by, put_bytes, rows_at, source_at
 
 SETTINGS = PdfSettings(dpi=72, max_pixels=10**6, timeout_s=60, memory_mb=1024)
 
@@ -39,19 +38,8 @@ def folder(tmp_path):
     return str(tmp_path / "papers")
 
 
-def put(folder_uri, name, data):
-    uri = join_uri(folder_uri, name)
-    open_store(uri).put(uri, data)
-    return uri
-
-
 def limited_source(uri, **limits):
     return open_source(SourceSpec(uri=uri), SourceColumns(), limits=LimitsSpec(**limits))
-
-
-def carried(row):
-    (record,) = pa.ipc.open_stream(row.carried).read_all().to_pylist()
-    return record
 
 
 def listed(uri, tmp_path):
@@ -88,9 +76,9 @@ def num_children():
 
 
 def test_every_page_is_a_row(folder_uri, tmp_path):
-    put(folder_uri, "a.pdf", grey_pages(3))
-    last = put(folder_uri, "deep/b.PDF", grey_pages(12))
-    put(folder_uri, "notes.txt", b"x")
+    put_bytes(folder_uri, "a.pdf", grey_pages(3))
+    last = put_bytes(folder_uri, "deep/b.PDF", grey_pages(12))
+    put_bytes(folder_uri, "notes.txt", b"x")
     source = source_at(folder_uri)
     rows = list(source.rows())
     assert [row.image_uri for row in rows[:4]] == [
@@ -98,15 +86,15 @@ def test_every_page_is_a_row(folder_uri, tmp_path):
         f"{last}#page=1",
     ]
     assert (len(rows), source.num_ignored) == (15, 1)
-    assert carried(rows[4]) == {"pdf": "b.PDF", "page": 2, "num_pages": 12}
+    assert carried_by(rows[4]) == {"pdf": "b.PDF", "page": 2, "num_pages": 12}
     assert rows[4].images[0].version == open_store(last).head(last).version
     assert (rows[14].place, rows[14].images[0].member) == (f"{last}#12", "page:12")
     assert [level for _, level in fetch(listed(folder_uri, tmp_path))] == [1, 2, 3, *range(1, 13)]
 
 
 def test_columns_to_carry_are_chosen_and_no_others_are_there(folder):
-    uri = put(folder, "a.pdf", grey_pages(1))
-    assert carried(rows_at(uri, carry=["page"])[0]) == {"page": 1}
+    uri = put_bytes(folder, "a.pdf", grey_pages(1))
+    assert carried_by(rows_at(uri, carry=["page"])[0]) == {"page": 1}
     assert rows_at(uri, carry=[])[0].carried == b""
     with pytest.raises(ValueError, match="have no column 'title'; they have pdf, page, num_pages"):
         source_at(uri, carry=["title"])
@@ -126,8 +114,8 @@ FILES = {
 
 def test_files_that_cannot_be_read_as_documents_are_one_row_each_with_the_reason(folder):
     for name, (data, _, _) in FILES.items():
-        put(folder, f"{name}.pdf", data)
-    put(folder, "whole.pdf", grey_pages(2))
+        put_bytes(folder, f"{name}.pdf", data)
+    put_bytes(folder, "whole.pdf", grey_pages(2))
     rows = {row.place.removeprefix(f"{folder}/"): row for row in limited_source(folder, max_bytes=20_000).rows()}
     assert sorted(rows) == sorted([*(f"{name}.pdf#0" for name in FILES), "whole.pdf#1", "whole.pdf#2"])
     for name, (_, kind, words) in FILES.items():
@@ -135,11 +123,11 @@ def test_files_that_cannot_be_read_as_documents_are_one_row_each_with_the_reason
         assert (name, error.kind) == (name, kind)
         assert words in error.message
         assert f"{name}.pdf" in error.message
-    assert carried(rows["page.pdf#0"]) == {"pdf": "page.pdf", "page": None, "num_pages": None}
+    assert carried_by(rows["page.pdf#0"]) == {"pdf": "page.pdf", "page": None, "num_pages": None}
 
 
 def test_document_that_can_be_read_at_last_gives_its_pages_as_new_rows(folder, tmp_path):
-    uri = put(folder, "a.pdf", grey_pages(30))
+    uri = put_bytes(folder, "a.pdf", grey_pages(30))
     known = write_manifest(limited_source(folder, max_bytes=1000), str(tmp_path / "manifest"), limit=None)
     runs = [[str(tmp_path / "manifest" / name) for name in known.shards]]
     assert known.num_images == 1
@@ -148,8 +136,8 @@ def test_document_that_can_be_read_at_last_gives_its_pages_as_new_rows(folder, t
 
 
 def test_images_beside_documents_are_told(folder):
-    put(folder, "a.jpg", b"x")
-    put(folder, "b.pdf", grey_pages(1))
+    put_bytes(folder, "a.jpg", b"x")
+    put_bytes(folder, "b.pdf", grey_pages(1))
     with pytest.raises(ValueError, match="both images and PDF files .*set source.format to images or pdf"):
         rows_at(folder)
     assert len(rows_at(folder, format="pdf")) == 1
@@ -157,7 +145,7 @@ def test_images_beside_documents_are_told(folder):
 
 def test_listing_that_is_left_early_leaves_no_process(folder):
     for number in range(6):
-        put(folder, f"{number}.pdf", grey_pages(2))
+        put_bytes(folder, f"{number}.pdf", grey_pages(2))
     rows = source_at(folder).rows()
     assert next(rows).place == f"{folder}/0.pdf#1"
     rows.close()
@@ -165,7 +153,7 @@ def test_listing_that_is_left_early_leaves_no_process(folder):
 
 
 def test_document_is_fetched_once_for_the_pages_of_several_blocks(folder, tmp_path, monkeypatch):
-    uri = put(folder, "a.pdf", grey_pages(40))
+    uri = put_bytes(folder, "a.pdf", grey_pages(40))
     rows = listed(uri, tmp_path)
     asked, original = [], local.LocalStore.get
 
@@ -184,7 +172,7 @@ def test_document_is_fetched_once_for_the_pages_of_several_blocks(folder, tmp_pa
 
 
 def test_several_processes_share_the_pages_of_a_document(folder):
-    uri = put(folder, "a.pdf", grey_pages(9))
+    uri = put_bytes(folder, "a.pdf", grey_pages(9))
     pages = PdfPages(SETTINGS, max_bytes=10**6, patience=Patience(store_s=0), num_processes=3)
     pages = pickle.loads(pickle.dumps(pages))
     pages.open()
@@ -204,9 +192,9 @@ def test_several_processes_share_the_pages_of_a_document(folder):
 
 
 def test_document_that_changed_or_is_gone_costs_its_pages(folder_uri, tmp_path):
-    uris = [put(folder_uri, f"{number}.pdf", grey_pages(2)) for number in range(3)]
+    uris = [put_bytes(folder_uri, f"{number}.pdf", grey_pages(2)) for number in range(3)]
     rows = listed(folder_uri, tmp_path)
-    put(folder_uri, "1.pdf", grey_pages(3))
+    put_bytes(folder_uri, "1.pdf", grey_pages(3))
     open_store(uris[2]).delete(uris[2])
     fetched = fetch(rows)
     kinds = [row.error and row.error.kind for row, _ in fetched]
@@ -215,7 +203,7 @@ def test_document_that_changed_or_is_gone_costs_its_pages(folder_uri, tmp_path):
 
 
 def test_scaled_page_is_flagged_and_tiled_as_any_image(folder, tmp_path):
-    uri = put(folder, "a.pdf", Pdf(pages=[Page(width_pt=7200, height_pt=3600), Page()]).encoded())
+    uri = put_bytes(folder, "a.pdf", Pdf(pages=[Page(width_pt=7200, height_pt=3600), Page()]).encoded())
     with closing(fetcher()) as stage:
         block = stage(to_columns(listed(uri, tmp_path)))
     with closing(TileImage(candidate_resolutions=((28, 28), (56, 28)), max_pixels=10**6)) as tiler:
@@ -227,7 +215,7 @@ def test_scaled_page_is_flagged_and_tiled_as_any_image(folder, tmp_path):
 
 
 def test_store_that_refuses_is_an_error_of_the_listing_and_no_row(bucket, monkeypatch):
-    put(bucket, "a.pdf", grey_pages(1))
+    put_bytes(bucket, "a.pdf", grey_pages(1))
     source = source_at(bucket)
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")

@@ -1,6 +1,5 @@
 import json
 
-import pyarrow as pa
 import pytest
 
 from pipeline import s3
@@ -9,12 +8,12 @@ from pipeline.fetch import FetchImage
 from pipeline.manifest import image_rows, read_shard, sample_id, write_manifest
 from pipeline.new_rows import NewRows
 from pipeline.patience import Patience
-from pipeline.storage import StorageError, join_uri, open_store
+from pipeline.storage import StorageError
 from schemas.errors import ErrorKind
 from schemas.rows import Turn, rows_of, to_columns
 from tests.faulty_s3 import faulty_s3
 from tests.pipeline.pictures import encode, four_corners
-from tests.pipeline.tables import rows_at, source_at
+from tests.pipeline.tables import carried_by, put_bytes, rows_at, source_at
 from tests.pipeline.tars import END, header, padded, tar
 from tests.s3 import use_proxy
 
@@ -31,23 +30,12 @@ def folder(tmp_path):
     return str(tmp_path / "shards")
 
 
-def put(folder_uri, name, data):
-    uri = join_uri(folder_uri, name)
-    open_store(uri).put(uri, data)
-    return uri
-
-
 def sample(key, image=PICTURE, **columns):
     return [(f"{key}.jpg", image), (f"{key}.json", json.dumps(columns).encode())]
 
 
 def names_of(rows, uri):
     return [[image.uri.removeprefix(f"{uri}#") for image in row.images] for row in rows]
-
-
-def carried(row):
-    (record,) = pa.ipc.open_stream(row.carried).read_all().to_pylist()
-    return record
 
 
 def fetch(rows, tmp_path, **options):
@@ -71,7 +59,7 @@ def test_samples_come_from_all_shards_with_the_bytes_of_their_images(folder_uri,
     pictures = {f"{shard}/{number:02d}": bytes([shard, number]) * 3000 for shard in range(3) for number in range(20)}
     for shard in range(3):
         members = [(f"{name}.jpg", data) for name, data in pictures.items() if name.startswith(str(shard))]
-        put(folder_uri, f"shard-{shard:06d}.tar", tar(members))
+        put_bytes(folder_uri, f"shard-{shard:06d}.tar", tar(members))
     rows = listed(folder_uri, tmp_path)
     fetched = fetch(rows, tmp_path)
     assert [encoded for _, encoded in fetched] == [[data] for data in pictures.values()]
@@ -83,7 +71,7 @@ def test_samples_come_from_all_shards_with_the_bytes_of_their_images(folder_uri,
 
 def test_shards_are_named_by_braces_and_one_that_is_missing_is_told(folder_uri):
     for number in range(8, 12):
-        put(folder_uri, f"train-{number:04d}.tar", tar(sample(f"k{number}")))
+        put_bytes(folder_uri, f"train-{number:04d}.tar", tar(sample(f"k{number}")))
     rows = rows_at(f"{folder_uri}/train-{{0009..0011}}.tar")
     assert [row.images[0].uri for row in rows] == [f"{folder_uri}/train-{n:04d}.tar#k{n}.jpg" for n in (9, 10, 11)]
     with pytest.raises(StorageError, match="train-0007.tar") as caught:
@@ -102,8 +90,8 @@ def test_braces_stand_for_what_shells_make_of_them():
 
 
 def test_glob_and_single_shard_are_sources_too(folder):
-    put(folder, "a-0.tar", tar(sample("x")))
-    put(folder, "b-0.tar", tar(sample("y")))
+    put_bytes(folder, "a-0.tar", tar(sample("x")))
+    put_bytes(folder, "b-0.tar", tar(sample("y")))
     assert names_of(rows_at(f"{folder}/b-*.tar"), f"{folder}/b-0.tar") == [["y.jpg"]]
     assert names_of(rows_at(f"{folder}/a-0.tar"), f"{folder}/a-0.tar") == [["x.jpg"]]
 
@@ -115,19 +103,19 @@ def test_columns_are_keys_of_the_json_and_texts_by_their_extension(folder_uri):
         ("k.cls", b"7"),
         ("k.extra.txt", b"more"),
     ]
-    uri = put(folder_uri, "a.tar", tar(members))
+    uri = put_bytes(folder_uri, "a.tar", tar(members))
     columns = {"questions": "ask", "original_answers": "answer", "original_text": "txt", "queries": "extra.txt"}
     (row,) = rows_at(uri, columns=columns, carry=["__key__", "cls", "width", "note", "absent"])
     assert (row.questions, row.original_answers) == (("Who?", "Where?"), ("Me", "Here"))
     assert (row.original_text, row.queries) == ("a caption, ü", ("more",))
-    assert carried(row) == {"__key__": "k", "cls": "7", "width": "3", "note": None, "absent": None}
+    assert carried_by(row) == {"__key__": "k", "cls": "7", "width": "3", "note": None, "absent": None}
 
 
 def test_the_key_alone_is_carried_unless_the_job_names_more_and_then_no_text_is_read(folder):
-    uri = put(folder, "a.tar", tar([("d/k.jpg", PICTURE), ("d/k.json", b"{broken"), ("d/k.txt", b"\xff")]))
+    uri = put_bytes(folder, "a.tar", tar([("d/k.jpg", PICTURE), ("d/k.json", b"{broken"), ("d/k.txt", b"\xff")]))
     source = source_at(uri)
     (row,) = source.rows()
-    assert (carried(row), row.error, source.num_ignored) == ({"__key__": "d/k"}, None, 2)
+    assert (carried_by(row), row.error, source.num_ignored) == ({"__key__": "d/k"}, None, 2)
     (row,) = rows_at(uri, carry=[])
     assert row.carried == b""
 
@@ -141,7 +129,7 @@ def test_conversation_of_the_json_finds_images_among_the_members(folder):
     talk = {"messages": [{"role": "user", "content": parts}, {"role": "assistant", "content": "!"}]}
     members = [("d/k.0.jpg", b"0"), ("d/k.1.jpg", b"1"), ("d/k.json", json.dumps(talk).encode())]
     text_only = ("t.json", json.dumps({"messages": [{"role": "user", "content": "Hi"}]}).encode())
-    uri = put(folder, "a.tar", tar([*members, text_only]))
+    uri = put_bytes(folder, "a.tar", tar([*members, text_only]))
     row, without = rows_at(uri, columns={"conversation": "auto"})
     assert row.error is None
     assert [image.uri.removeprefix(f"{uri}#") for image in row.images] == ["d/k.1.jpg", "d/k.0.jpg"]
@@ -151,7 +139,7 @@ def test_conversation_of_the_json_finds_images_among_the_members(folder):
 
 def test_images_of_one_key_are_one_sample_in_natural_order(folder_uri, tmp_path):
     members = [(f"k.{number}.jpg", bytes([number]) * 9) for number in (0, 1, 10, 2)]
-    uri = put(folder_uri, "a.tar", tar([*members, ("k.b.png", b"b"), *sample("other")]))
+    uri = put_bytes(folder_uri, "a.tar", tar([*members, ("k.b.png", b"b"), *sample("other")]))
     first, second = listed(uri, tmp_path)
     assert names_of([first], uri) == [["k.0.jpg", "k.1.jpg", "k.2.jpg", "k.10.jpg", "k.b.png"]]
     assert names_of([second], uri) == [["other.jpg"]]
@@ -161,15 +149,17 @@ def test_images_of_one_key_are_one_sample_in_natural_order(folder_uri, tmp_path)
 
 def test_job_may_say_which_members_are_the_images(folder):
     members = [("k.jpg", PICTURE), ("k.mask.png", b"mask"), ("k.bin", b"a picture of sorts")]
-    uri = put(folder, "a.tar", tar(members))
+    uri = put_bytes(folder, "a.tar", tar(members))
     assert names_of(rows_at(uri, image_column="jpg"), uri) == [["k.jpg"]]
     assert names_of(rows_at(uri, image_column=".BIN"), uri) == [["k.bin"]]
 
 
 def test_what_is_no_image_is_counted(folder):
-    put(folder, "a.tar", tar([("README", b"x"), (".hidden.jpg", b"x"), ("d/", b""), *sample("k"), ("no.json", b"{}")]))
-    put(folder, "stats.txt", b"x")
-    put(folder, "a.json", b"{}")
+    put_bytes(
+        folder, "a.tar", tar([("README", b"x"), (".hidden.jpg", b"x"), ("d/", b""), *sample("k"), ("no.json", b"{}")])
+    )
+    put_bytes(folder, "stats.txt", b"x")
+    put_bytes(folder, "a.json", b"{}")
     source = source_at(folder)
     assert len(list(source.rows())) == 1
     assert source.num_ignored == 2 + 4  # files; README, the hidden one, k.json, no.json
@@ -178,8 +168,8 @@ def test_what_is_no_image_is_counted(folder):
 
 
 def test_tables_and_images_beside_shards_are_told(folder):
-    put(folder, "0.tar", tar(sample("k")))
-    put(folder, "1.parquet", b"")
+    put_bytes(folder, "0.tar", tar(sample("k")))
+    put_bytes(folder, "1.parquet", b"")
     with pytest.raises(
         ValueError, match=r"both tar files and Parquet files .*set source.format to webdataset or parquet"
     ):
@@ -188,7 +178,7 @@ def test_tables_and_images_beside_shards_are_told(folder):
 
 
 def test_key_that_comes_again_is_another_sample(folder, tmp_path):
-    uri = put(folder, "a.tar", tar([("k.jpg", b"1"), ("x.jpg", b"2"), ("k.jpg", b"3")]))
+    uri = put_bytes(folder, "a.tar", tar([("k.jpg", b"1"), ("x.jpg", b"2"), ("k.jpg", b"3")]))
     rows = listed(uri, tmp_path)
     assert [encoded for _, encoded in fetch(rows, tmp_path)] == [[b"1"], [b"2"], [b"3"]]
     assert len({row.sample_id for row in rows}) == 3
@@ -207,7 +197,7 @@ BAD = {
 
 @pytest.mark.parametrize(("members", "words"), BAD.values(), ids=BAD.keys())
 def test_sample_that_cannot_be_understood_is_a_row_with_its_reason(folder, members, words):
-    uri = put(folder, "a.tar", tar([*members, *sample("next")]))
+    uri = put_bytes(folder, "a.tar", tar([*members, *sample("next")]))
     bad, good = rows_at(uri, columns={"questions": "ask"}, carry=["txt", "a"])
     assert bad.error is not None
     assert bad.error.kind == ErrorKind.BAD_SAMPLE
@@ -217,14 +207,14 @@ def test_sample_that_cannot_be_understood_is_a_row_with_its_reason(folder, membe
 
 
 def test_list_in_a_json_has_no_columns(folder):
-    uri = put(folder, "a.tar", tar([("k.jpg", b"1"), ("k.json", b"[1, 2]")]))
+    uri = put_bytes(folder, "a.tar", tar([("k.jpg", b"1"), ("k.json", b"[1, 2]")]))
     (row,) = rows_at(uri, carry=["a"])
-    assert (row.error, carried(row)) == (None, {"a": None})
+    assert (row.error, carried_by(row)) == (None, {"a": None})
 
 
 @pytest.mark.parametrize(("type_", "words"), [(b"1", "is a link"), (b"2", "is a link"), (b"S", "is a sparse file")])
 def test_image_that_is_a_link_or_sparse_is_quarantined(folder, type_, words):
-    uri = put(folder, "a.tar", header("k.jpg", 0, type_=type_) + tar(sample("next")))
+    uri = put_bytes(folder, "a.tar", header("k.jpg", 0, type_=type_) + tar(sample("next")))
     bad, good = rows_at(uri)
     assert bad.error is not None
     assert words in bad.error.message
@@ -233,7 +223,7 @@ def test_image_that_is_a_link_or_sparse_is_quarantined(folder, type_, words):
 
 def test_sample_of_endless_members_is_one_row(folder):
     members = [("k.jpg", b"1")] + [(f"k.{number}.jpg", b"") for number in range(10_100)]
-    source = source_at(put(folder, "a.tar", tar([*members, *sample("next")])))
+    source = source_at(put_bytes(folder, "a.tar", tar([*members, *sample("next")])))
     bad, good = source.rows()
     assert "more than 10000 members" in bad.error.message
     assert (len(bad.images), good.error, source.num_ignored) == (10_000, None, 101 + 1)
@@ -243,7 +233,7 @@ def test_names_that_lead_elsewhere_are_names_and_no_places(folder, tmp_path):
     secret = tmp_path / "secret.jpg"
     secret.write_bytes(b"secret")
     names = ["../secret.jpg", str(secret), "a#9.jpg", "new\nline.jpg", "x" * 3000 + ".jpg"]
-    uri = put(folder, "sh#ard.tar", tar([(name, b"in the tar") for name in names], format=2))
+    uri = put_bytes(folder, "sh#ard.tar", tar([(name, b"in the tar") for name in names], format=2))
     rows = listed(uri, tmp_path)
     assert [encoded for _, encoded in fetch(rows, tmp_path)] == [[b"in the tar"]] * len(names)
     # tarfile itself drops the leading slash.
@@ -259,8 +249,8 @@ def test_names_that_lead_elsewhere_are_names_and_no_places(folder, tmp_path):
     ],
 )
 def test_shard_that_cannot_be_read_to_its_end_ends_the_listing_with_one_line(folder_uri, data):
-    put(folder_uri, "0.tar", tar(sample("k")))
-    uri = put(folder_uri, "1.tar", data)
+    put_bytes(folder_uri, "0.tar", tar(sample("k")))
+    uri = put_bytes(folder_uri, "1.tar", data)
     with pytest.raises(StorageError, match="cannot be read to its end as a tar file") as caught:
         rows_at(folder_uri)
     assert caught.value.kind == ErrorKind.UNREADABLE
@@ -270,28 +260,28 @@ def test_shard_that_cannot_be_read_to_its_end_ends_the_listing_with_one_line(fol
 
 @pytest.mark.parametrize("name", ["a.tar.gz", "a.tgz", "a.tar.zst"])
 def test_compressed_shard_is_refused(folder, name):
-    put(folder, name, b"\x1f\x8b")
+    put_bytes(folder, name, b"\x1f\x8b")
     for uri in (folder, f"{folder}/{name}"):
         with pytest.raises(ValueError, match="is compressed.*unpack it"):
             source_at(uri)
 
 
 def test_shards_without_an_image_are_no_source(folder):
-    uri = put(folder, "a.tar", tar([("k.json", b"{}")]))
+    uri = put_bytes(folder, "a.tar", tar([("k.json", b"{}")]))
     with pytest.raises(ValueError, match="no sample with an image found in 1 tar files"):
         rows_at(uri)
 
 
 def test_shard_that_changed_since_it_was_listed_gives_none_of_its_bytes(folder_uri, tmp_path):
-    uri = put(folder_uri, "a.tar", tar(sample("k")))
+    uri = put_bytes(folder_uri, "a.tar", tar(sample("k")))
     rows = listed(uri, tmp_path)
-    put(folder_uri, "a.tar", tar(sample("k", b"another picture")))
+    put_bytes(folder_uri, "a.tar", tar(sample("k", b"another picture")))
     ((row, encoded),) = fetch(rows, tmp_path)
     assert (row.error.kind, encoded) == (ErrorKind.CHANGED, [])
 
 
 def test_image_that_is_empty_or_too_large_is_not_read(folder_uri, tmp_path):
-    uri = put(folder_uri, "a.tar", tar([("a.jpg", b""), ("b.jpg", b"12345"), ("c.jpg", b"1234")]))
+    uri = put_bytes(folder_uri, "a.tar", tar([("a.jpg", b""), ("b.jpg", b"12345"), ("c.jpg", b"1234")]))
     fetched = fetch(listed(uri, tmp_path), tmp_path, max_bytes=4)
     kinds = [row.error and row.error.kind for row, _ in fetched]
     assert kinds == [ErrorKind.EMPTY, ErrorKind.TOO_MANY_BYTES, None]
@@ -299,10 +289,10 @@ def test_image_that_is_empty_or_too_large_is_not_read(folder_uri, tmp_path):
 
 
 def test_only_new_samples_are_new(folder_uri, tmp_path):
-    put(folder_uri, "0.tar", tar([part for number in range(12) for part in sample(f"k{number}")]))
-    put(folder_uri, "2.tar", tar(sample("z")))
+    put_bytes(folder_uri, "0.tar", tar([part for number in range(12) for part in sample(f"k{number}")]))
+    put_bytes(folder_uri, "2.tar", tar(sample("z")))
     manifest = write_manifest(source_at(folder_uri), str(tmp_path / "manifest"), limit=None)
-    put(folder_uri, "1.tar", tar(sample("new")))
+    put_bytes(folder_uri, "1.tar", tar(sample("new")))
     known = [[str(tmp_path / "manifest" / name) for name in manifest.shards]]
     rows = list(NewRows(source_at(folder_uri), known).rows())
     assert names_of(rows, f"{folder_uri}/1.tar") == [["new.jpg"]]
@@ -323,7 +313,7 @@ class TestRequests:
 
     def test_large_images_are_passed_over(self, bucket, ranges):
         members = [part for number in range(8) for part in sample(f"k{number}", bytes(2 << 20), ask="?")]
-        uri = put(bucket, "a.tar", tar(members))
+        uri = put_bytes(bucket, "a.tar", tar(members))
         rows = rows_at(uri, columns={"questions": "ask"})
         assert [row.questions for row in rows] == [("?",)] * 8
         assert len(ranges) <= 10  # one for each image, and one for the end
@@ -331,12 +321,12 @@ class TestRequests:
 
     def test_small_images_are_read_over(self, bucket, ranges):
         members = [part for number in range(100) for part in sample(f"k{number}", bytes(20_000), ask="?")]
-        uri = put(bucket, "a.tar", tar(members))
+        uri = put_bytes(bucket, "a.tar", tar(members))
         assert len(rows_at(uri, columns={"questions": "ask"})) == 100
         assert len(ranges) == 3  # of 1 MiB
 
     def test_faults_of_the_store_are_waited_out(self, bucket, moto_endpoint, monkeypatch, tmp_path):
-        uri = put(bucket, "a.tar", tar([part for number in range(10) for part in sample(f"k{number}")]))
+        uri = put_bytes(bucket, "a.tar", tar([part for number in range(10) for part in sample(f"k{number}")]))
         with faulty_s3(moto_endpoint, seed=3, rate=0.3) as proxy:
             use_proxy(monkeypatch, proxy.url, patience_s=30)
             fetched = fetch(listed(uri, tmp_path), tmp_path, patience=Patience(store_s=30))
