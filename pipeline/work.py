@@ -36,6 +36,8 @@ from schemas.tables import ALL_TABLES, SCHEMA_VERSION, carried_name
 
 RUN_FILE, JOB_FILE = "run.json", "job.yaml"
 
+_LATER_SOURCE_KEYS = ("pdf_dpi",)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
@@ -269,13 +271,20 @@ def _identity(
         "schema_version": SCHEMA_VERSION,
         # The same relative path names something else in another folder. What the source's tables are trusted with may
         # change: the images are the same ones.
-        "source": job.source.model_dump(mode="json", exclude={*job.source.TRUST, "image_root"}) | _places(job),
+        "source": job.source.model_dump(mode="json", exclude={*job.source.TRUST, "image_root", *_at_default(job)})
+        | _places(job),
         "columns carried along": {field.name: str(field.type) for field in carried_schema or ()},
         # The manifest holds what these columns say: images listed without them would be asked nothing.
         "columns read": asdict(columns),
         "checkpoint digest": digest,
         "recipes": _digests(recipes),
     }
+
+
+def _at_default(job: JobSpec) -> set[str]:
+    """Of the later keys of a source, those that the job does not use: outputs made before they came lack them."""
+    fields = type(job.source).model_fields
+    return {key for key in _LATER_SOURCE_KEYS if getattr(job.source, key) == fields[key].default}
 
 
 def _refuse_changes(earlier: Mapping[str, Any], now: Mapping[str, Any], output_uri: str) -> None:
