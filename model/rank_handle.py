@@ -135,17 +135,21 @@ class RankHandle:
 def all_ready(ranks: Sequence[RankHandle]) -> list[Ready]:
     """What each has loaded, or why it cannot, in the order of the ranks.
 
+    Where one cannot, the others may be about to say the same, or may wait for it in vain: they get a little time, so
+    that who is heard does not depend on the load of the machine.
+
     Raises EngineDiedError as soon as one has ended without a word: the others would wait for it.
     """
     waiting = {rank.connection: rank for rank in ranks}
     ready: dict[int, Ready] = {}
-    while waiting:
-        for connection in wait(list(waiting)):
+    patience_s: float | None = None
+    while waiting and (heard := wait(list(waiting), patience_s)):
+        for connection in heard:
             rank = waiting.pop(connection)  # type: ignore[call-overload]
             ready[rank.rank] = rank.receive_ready()
             if ready[rank.rank].error:
-                return [ready[rank.rank]]
-    return [ready[rank.rank] for rank in ranks]
+                patience_s = END_GRACE_S
+    return [ready[number] for number in sorted(ready)]
 
 
 def _with_this_package(python_path: str) -> str:
