@@ -1,4 +1,4 @@
-"""The job's schema -> docs/job-file.md: `python -m jobs.job_reference > docs/job-file.md`. A test holds the two together."""
+"""The job's schema -> docs/job-file.md, which a test compares: `python -m jobs.job_reference > docs/job-file.md`."""
 
 import types
 from collections.abc import Iterator
@@ -11,8 +11,8 @@ from schemas.job import JobSpec
 
 _HEAD = """# The job file
 
-Generated from the schema by `python -m jobs.job_reference`. A job file is YAML; every key below may stand in it, and no other.
-`labelmill run JOB.yaml --set a.b=value` overrides one of them (`--set recipes.caption.seed=1` one of a recipe).
+Generated from the schema by `python -m jobs.job_reference`. A job file is YAML; it takes the keys below and no others.
+`labelmill run JOB.yaml --set a.b=value` overrides one of them, `--set recipes.caption.seed=1` one of a recipe.
 """
 
 _NOTES = {

@@ -10,7 +10,7 @@ from schemas.tables import ALL_TABLES, COMMON
 from tests.command import COMMAND, REPOSITORY, labelmill
 
 README = (REPOSITORY / "README.md").read_text()
-DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 
 
 def blocks(language: str) -> list[str]:
@@ -50,8 +50,9 @@ def test_every_verb_of_the_command_is_in_the_readme():
 
 
 def test_every_table_and_common_column_is_named():
+    dataset = (REPOSITORY / "docs" / "dataset.md").read_text()
     for name in [*ALL_TABLES, *(field.name for field in COMMON)]:
-        assert re.search(rf"\b{name}\b", README), f"{name} is not in the README"
+        assert re.search(rf"\b{name}\b", dataset), f"{name} is not in docs/dataset.md"
 
 
 def test_python_example_runs(tmp_path, monkeypatch):
