@@ -78,10 +78,21 @@ def label_images(work: Work, placement: Placement, *, shards: Sequence[str]) -> 
             batch_size=rows_per_block,  # a block each; Ray demands a number where there are GPUs
             num_cpus=placement.label_num_cpus,
             num_gpus=placement.label_num_gpus,
-            compute=ActorPoolStrategy(size=placement.num_label_actors, max_concurrent_calls_per_actor=BLOCKS_IN_FLIGHT),
+            compute=_replica_pool(placement),
             **of_actors,
         )
         .map_batches(LabelSink(config=work.sink_config), batch_size=None, num_cpus=placement.task_num_cpus, **of_tasks)
+    )
+
+
+def _replica_pool(placement: Placement) -> ActorPoolStrategy:
+    """A pool that grows asks the cluster for GPUs that it does not have, if something there can add nodes."""
+    at_start, most = placement.num_label_actors, placement.max_label_actors
+    return ActorPoolStrategy(
+        min_size=at_start,
+        initial_size=at_start,
+        max_size=most or at_start,
+        max_concurrent_calls_per_actor=BLOCKS_IN_FLIGHT,
     )
 
 

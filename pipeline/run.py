@@ -142,7 +142,8 @@ def _label(work: Work, shards: Sequence[str], lease: Lease, counts: _Counts, on_
     lease.report(lambda: asdict(counts.progress("labeling", work)))
     with cluster() as size:
         ranks = expert_ranks(work.job.engine, work.job.checkpoint, size)
-        placement = Placement.for_cluster(size, work.job.resources, expert_ranks=ranks)
+        needs_gpu = work.job.engine.device == "cuda"
+        placement = Placement.for_cluster(size, work.job.resources, expert_ranks=ranks, needs_gpu=needs_gpu)
         with stop_on_signal(stop, grace_s=work.job.resources.stop_grace_s) as stopping:
             for receipt in label_images(work, placement, shards=shards).iter_rows():
                 counts.add(receipt)

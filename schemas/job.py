@@ -147,10 +147,19 @@ class ResourcesSpec(Spec):
     tile_actors: AutoOrCount = "auto"
     """CPU processes that decode and tile images; `auto` follows the cluster's cores."""
     label_actors: AutoOrCount = "auto"
-    """Replicas of the model; `auto` follows the cluster's GPUs, or is one on CPU."""
+    """Replicas of the model that a run starts with; `auto` follows the cluster's GPUs, or is one on CPU."""
+    max_label_actors: Whole | None = Field(default=None, ge=1)
+    """Replicas that a run grows to while GPUs are free or can be added; by default it keeps those it started with."""
     stop_grace_s: Real = Field(default=25.0, ge=0)
     """Seconds that answers under way get after Ctrl-C or SIGTERM, to end and be committed; a second signal ends the
     run at once."""
+
+    @model_validator(mode="after")
+    def _pool_does_not_shrink(self) -> "ResourcesSpec":
+        start, most = self.label_actors, self.max_label_actors
+        if most is not None and start != "auto" and most < start:
+            raise refuse(f"is {most}, but label_actors, which a run starts with, is {start}", "max_label_actors")
+        return self
 
 
 class JobSpec(Spec):
