@@ -60,6 +60,26 @@ def run(
 
 
 @app.command()
+def submit(
+    job: Annotated[Path, typer.Argument(help="The job file.", metavar="JOB.yaml")],
+    address: Annotated[
+        str, typer.Option(help="URL of the cluster's dashboard, http://HOST:8265.", envvar="RAY_API_SERVER_ADDRESS")
+    ],
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="a.b=value", help="Override a value of the job file; may be repeated."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Label at most this many images of the source.")] = None,
+    wait: Annotated[bool, typer.Option(help="Follow the job to its end; else end when it is sent.")] = True,
+) -> None:
+    """Run a job on a Ray cluster elsewhere: follow what it prints, and end with its exit code."""
+    from jobs.submit import submit_file
+
+    # Not typer.Exit: an interrupted submit has told what goes on, and that is not what an interrupted run tells.
+    sys.exit(submit_file(job, overrides=set_ or [], limit=limit, address=address, wait=wait))
+
+
+@app.command()
 def plan(
     job: Annotated[Path, typer.Argument(help="The job file.", metavar="JOB.yaml")],
     set_: Annotated[
