@@ -91,8 +91,8 @@ def _check_schedule(schedule: str | None, *, cron_job: bool, queue: str | None) 
         raise typer.BadParameter(f'--schedule has five fields, such as "0 2 * * *", got {schedule!r}')
     if queue and not cron_job:
         raise typer.BadParameter(
-            "--queue with --schedule needs --cronjob: Kueue looks at the labels of a RayJob, and those that a RayCronJob "
-            "makes have none of ours"
+            "--queue with --schedule needs --cronjob: Kueue looks at the labels of a RayJob, and the template of a "
+            "RayCronJob has no place for any"
         )
 
 

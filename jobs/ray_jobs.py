@@ -1,7 +1,7 @@
 """Ray's Jobs API -> one job sent, followed, and told apart by how it ended.
 
-Ray itself says no more than SUCCEEDED, FAILED or STOPPED; the exit code of the command stands in the job's record. Knows
-nothing of labeling.
+Ray itself says no more than SUCCEEDED, FAILED or STOPPED; the exit code of the command stands in the job's record.
+Knows nothing of labeling.
 """
 
 import asyncio

@@ -17,7 +17,7 @@ UNWIND_S = 30
 
 
 def submit_file(path: Path, *, overrides: Sequence[str], limit: int | None, address: str, wait: bool) -> int:
-    """Returns the job's exit code; 0 once it is sent where `wait` is false. Bad input raises, before anything is sent."""
+    """Returns the job's exit code, or 0 once it is sent if not `wait`. Bad input raises before anything is sent."""
     with in_folder_of(path) as job_file:
         job = read_job(Path(job_file), overrides)
         names = files_to_send(Path(), job_file, job)

@@ -1,6 +1,7 @@
 """A job file -> the files that go with it to a cluster, and the archive that Ray unpacks there.
 
-The job's folder is the working folder of the run there: what the job names relative to it is found again. Knows no cluster.
+The job's folder is the working folder of the run there: what the job names relative to it is found again. Knows no
+cluster.
 """
 
 import itertools
@@ -99,7 +100,9 @@ def named_files(job_file: str, job: JobSpec) -> list[str]:
         parse = load_recipe(recipe.name).file.parse
         for name in (recipe.name, *([_beside(recipe.name, parse)] if parse else [])):
             if ".." in Path(os.path.normpath(name)).parts:
-                raise ValueError(f"the recipe file {name} lies above the job's folder: only what is in it is sent along")
+                raise ValueError(
+                    f"the recipe file {name} lies above the job's folder: only what is in it is sent along"
+                )
             files.append(os.path.normpath(name))
     return list(dict.fromkeys(files))
 
@@ -130,6 +133,6 @@ def _check_size(sizes: Mapping[str, int]) -> None:
     largest = sorted(sizes, key=lambda name: (-sizes[name], name))[:3]
     shown = ", ".join(f"{name} ({sizes[name] / 1e6:.1f} MB)" for name in largest)
     raise ValueError(
-        f"the job's folder holds {total / 1e6:.1f} MB that git does not ignore, and Ray takes {MAX_BYTES / 1e6:.1f} MB: "
-        f"ignore or move the largest, {shown}"
+        f"the job's folder holds {total / 1e6:.1f} MB that git does not ignore, and Ray takes "
+        f"{MAX_BYTES / 1e6:.1f} MB: ignore or move the largest, {shown}"
     )

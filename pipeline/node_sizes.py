@@ -1,4 +1,4 @@
-"""A job and the kind of GPU nodes it is to have -> what each machine of its cluster must hold: CPUs, GPUs, memory, disk.
+"""A job and the GPU nodes that it is to have -> what each machine of its cluster must hold: CPUs, GPUs, memory, disk.
 
 Looks at the checkpoint's configuration, and at no cluster, source or output. Knows no Kubernetes.
 """
@@ -91,9 +91,7 @@ def cluster_sizes(
     memory = _memory(job, config, ranks=ranks, gpu_memory_gb=gpus.gpu_memory_gb, on_gpu=on_gpu)
     whole_gb = _whole_checkpoint_gb(job, config, on_gpu=on_gpu)
     tiling = _tiling(job, placement, num_nodes=tile_nodes, num_cpus=tile_cpus, label_gb=0 if on_gpu else whole_gb)
-    head = NodeSize(
-        num_nodes=1, num_cpus=HEAD_CPUS, ray_num_cpus=0, memory_gb=HEAD_MEMORY_GB, disk_gb=HEAD_DISK_GB
-    )
+    head = NodeSize(num_nodes=1, num_cpus=HEAD_CPUS, ray_num_cpus=0, memory_gb=HEAD_MEMORY_GB, disk_gb=HEAD_DISK_GB)
     labeling = _labeling(gpus, memory, replicas_per_node=replicas_per_node, whole_gb=whole_gb) if on_gpu else None
     return ClusterSizes(head=head, tiling=tiling, labeling=labeling, placement=placement, memory=memory)
 

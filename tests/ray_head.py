@@ -58,10 +58,11 @@ def _wait_for(url: str, head: subprocess.Popen[bytes], log: Path) -> None:
 
 
 def _end(head: subprocess.Popen[bytes]) -> None:
-    """`ray start --block` ends what it has started when it is asked to; what is left of the group after that, too."""
+    """`ray start --block` ends what it has started when it is asked to; what is left of the group after that, too. Its
+    workers end with their raylet."""
     head.send_signal(signal.SIGTERM)
     with contextlib.suppress(subprocess.TimeoutExpired):
-        head.wait(timeout=30)
+        head.wait(timeout=10)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(head.pid, signal.SIGKILL)
     head.wait()

@@ -13,10 +13,13 @@ cd {JOB_FOLDER} || exit 1
 sh -c 'echo $$ > {PID_FILE}; {{command}}'
 code=$?
 rm -f {PID_FILE}
-# KubeRay tries again what fails. These are no failures that a new cluster would mend: 3, too much is in quarantine, and 4,
-# the job's budget is spent; the dataset, or what is done of it, is there.
+# KubeRay tries again what fails. A new cluster would mend neither 3, too much in quarantine, nor 4, a budget that is
+# spent; the dataset, or what is done of it, is there.
 case $code in
-  3 | 4) echo "labelmill: ended with exit code $code; not to be tried again, so that the RayJob counts as succeeded"; exit 0 ;;
+  3 | 4)
+    echo "labelmill: ended with exit code $code; not to be tried again, so that the RayJob counts as succeeded"
+    exit 0
+    ;;
 esac
 exit $code
 """

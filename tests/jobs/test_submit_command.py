@@ -1,4 +1,4 @@
-"""`labelmill submit` against a real Ray head: what is sent, what is told, and by which exit code a job's end is known."""
+"""`labelmill submit` against a real Ray head: what is sent, what is told, and by which exit code its end is known."""
 
 import json
 import signal
@@ -98,11 +98,8 @@ def test_interrupt_leaves_the_job_running_and_a_stop_ends_it_as_interrupted(head
 
 def test_how_a_job_ended_is_told_by_the_exit_code_of_its_command(head: str, tmp_path: Path):
     entrypoints = {
-        "done": ("exec labelmill recipes", 0, ""),
         "usage": ("exec labelmill run no-such-file.yaml", 2, ""),
         "quarantined": ("exit 3", 3, ""),
-        "budget": ("exit 4", 4, ""),
-        "interrupted": ("exit 130", 130, ""),
         "killed": ("kill -9 $$", 1, "ended by signal 9"),
         "not installed": ("exec no-such-command", 1, "not installed"),
     }
