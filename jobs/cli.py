@@ -100,6 +100,7 @@ def manifest(
     spot: Annotated[bool, typer.Option(help="GPUs that may be taken back.")] = True,
     namespace: Annotated[str | None, typer.Option(help="Of Kubernetes. By default that of kubectl.")] = None,
     service_account: Annotated[str, typer.Option(help="Whose identity reads and writes the store.")] = "labelmill",
+    secret: Annotated[str | None, typer.Option(help="Of Kubernetes, with keys for a store without accounts.")] = None,
     queue: Annotated[str | None, typer.Option(help="A LocalQueue of Kueue's.")] = None,
     retries: Annotated[int, typer.Option(min=0, help="Of a run that fails; each makes a new cluster.")] = 2,
     env: Annotated[
@@ -121,6 +122,7 @@ def manifest(
         time_zone=time_zone,
         namespace=namespace,
         service_account=service_account,
+        secret=secret,
         queue=queue,
         spot_gpus=spot,
         num_retries=retries,

@@ -99,6 +99,7 @@ class _Pods:
             "name": name,
             "image": self._settings.image,
             "env": [{"name": key, "value": value} for key, value in self._env().items()],
+            "envFrom": [{"secretRef": {"name": self._settings.secret}}] if self._settings.secret else [],
             "resources": _resources(size),
             "volumeMounts": [{"name": "cache", "mountPath": CACHE_FOLDER}],
             "lifecycle": {"preStop": {"exec": {"command": pre_stop}}},

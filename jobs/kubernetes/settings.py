@@ -21,6 +21,8 @@ class ManifestSettings:
     """After the end of a run, for whoever wants to look at it."""
     env: Mapping[str, str] = field(default_factory=dict)
     """Of every pod; nothing secret."""
+    secret: str | None = None
+    """A Secret that is there, whose entries are environment of every pod: for stores that know no service accounts."""
     schedule: str | None = None
     """In cron's five fields."""
     time_zone: str | None = None
