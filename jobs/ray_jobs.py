@@ -16,6 +16,7 @@ from typing import Any
 
 import aiohttp
 import requests
+from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from jobs.exit_codes import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED
@@ -44,10 +45,16 @@ class Ended:
 
 
 class _Client(JobSubmissionClient):
-    """Ray's own waits for an answer for ever."""
+    """Ray's own waits for an answer for ever, and tells of a token that is missing in a dozen lines."""
 
     def _do_request(self, method: str, endpoint: str, **how: Any) -> Any:
-        return super()._do_request(method, endpoint, **{"timeout": (CONNECT_TIMEOUT_S, ANSWER_TIMEOUT_S), **how})
+        try:
+            return super()._do_request(method, endpoint, **{"timeout": (CONNECT_TIMEOUT_S, ANSWER_TIMEOUT_S), **how})
+        except AuthenticationError as error:
+            raise ValueError(
+                f"the cluster at {self.get_address()} takes no request without its token: set RAY_AUTH_MODE=token, and "
+                "RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
+            ) from error
 
 
 def connect(address: str) -> JobSubmissionClient:
@@ -55,7 +62,8 @@ def connect(address: str) -> JobSubmissionClient:
     Args:
         address: the URL of the cluster's dashboard.
 
-    Raises ValueError for an address of another form, RuntimeError where no cluster answers or lets us in.
+    Raises ValueError for an address of another form and where the cluster asks for a token that is not there,
+    RuntimeError where none answers.
     """
     if not address.startswith(("http://", "https://")):
         raise ValueError(f"--address must be the URL of the cluster's dashboard, http://HOST:8265, got {address!r}")
@@ -63,7 +71,7 @@ def connect(address: str) -> JobSubmissionClient:
     try:
         with _no_addresses_in_environment():
             return _Client(address.rstrip("/"))
-    except (OSError, ValueError) as error:  # requests' errors are OSErrors; ValueError: what answers is no Ray
+    except (OSError, KeyError, TypeError) as error:  # requests' errors are OSErrors; the others: what answers is no Ray
         raise RuntimeError(
             f"no Ray cluster answers at {address} ({_one_line(error)}): check that its dashboard runs and is reached "
             "from here, for example through ssh -L or kubectl port-forward"

@@ -39,7 +39,7 @@ def submit_file(path: Path, *, overrides: Sequence[str], limit: int | None, addr
             )
         except LostError as error:
             raise RuntimeError(f"{error}; whether it runs: ray job status {_at(address, id)}") from error
-    _say(f"job {id} is sent with {len(names)} files")
+    _say(f"job {id} is sent with {len(names)} file{'s' if len(names) > 1 else ''}")
     if not wait:
         _say(f"it ends by itself; {_commands(address, id)}")
         return EXIT_DONE

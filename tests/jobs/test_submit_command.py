@@ -1,8 +1,12 @@
 """`labelmill submit` against a real Ray head: what is sent, what is told, and by which exit code its end is known."""
 
+import contextlib
+import http.server
 import json
+import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +14,8 @@ from pathlib import Path
 import pytest
 from ray.job_submission import JobStatus
 
-from jobs.ray_jobs import Ended, connect, follow, send
+from jobs import ray_jobs
+from jobs.ray_jobs import Ended, LostError, connect, follow, send
 from jobs.working_directory import pack
 from tests.command import COMMAND, Finished, assert_one_clear_line, labelmill, labelmill_here, write_job
 from tests.pipeline.pictures import encode, four_corners
@@ -50,6 +55,28 @@ def wait_until(status: JobStatus, url: str, id: str) -> None:
     while client.get_job_status(id) != status:
         assert time.monotonic() < give_up_at, client.get_job_info(id)
         time.sleep(0.1)
+
+
+@contextlib.contextmanager
+def answering(status: int) -> Iterator[str]:
+    """A web server that is no Ray."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", "5")
+            self.end_headers()
+            self.wfile.write(b"hello")
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
 
 
 def test_job_in_a_clean_folder_runs_on_the_cluster_and_its_dataset_is_there(head: str, tmp_path: Path):
@@ -135,6 +162,37 @@ def test_connection_that_is_lost_is_made_again_and_nothing_is_shown_twice(head: 
     assert [line for line in lines if line in ("one", "two", "three")] == ["one", "two", "three"]
     assert len(said) == 1
     assert said[0].startswith("the connection is lost, the job goes on")
+
+
+def test_cluster_that_does_not_come_back_is_told_with_how_long_it_has_been_silent(head, tmp_path, monkeypatch):
+    monkeypatch.setattr(ray_jobs, "SILENCE_S", 1.0)
+    way = Way(head)
+    begin(way.url, "gone", "sleep 60", tmp_path)
+    client = connect(way.url)
+    way.cut()
+    with pytest.raises(LostError, match=r"has not answered for \d+ s"):
+        follow(client, "gone", show=print, say=print)
+    connect(head).stop_job("gone")
+
+
+def test_job_that_the_cluster_does_not_know_is_told(head: str):
+    with pytest.raises(RuntimeError, match="knows no job no-such-job any more"):
+        follow(connect(head), "no-such-job", show=print, say=print)
+
+
+def test_address_that_is_given_counts_and_not_one_of_the_environment(head: str, tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://127.0.0.1:1")
+    assert connect(head).get_address() == head
+    assert os.environ["RAY_ADDRESS"] == "127.0.0.1:1"
+
+
+@pytest.mark.parametrize("status", [200, 401, 403, 500])
+def test_what_answers_and_is_no_ray_that_lets_us_in_is_told_in_one_line(tmp_path: Path, status: int):
+    job = write_job(tmp_path, source="s3://b/in", output="s3://b/out", recipes=RECIPES)
+    with answering(status) as url:
+        told = "RAY_AUTH_TOKEN" if status in (401, 403) else "no Ray cluster answers"
+        assert_one_clear_line(labelmill_here("submit", job, "--address", url), url, told)
 
 
 def test_job_is_sent_and_not_waited_for(head: str, tmp_path: Path):
