@@ -67,7 +67,8 @@ def connect(address: str) -> JobSubmissionClient:
     """
     if not address.startswith(("http://", "https://")):
         raise ValueError(f"--address must be the URL of the cluster's dashboard, http://HOST:8265, got {address!r}")
-    logging.getLogger("ray").setLevel(logging.ERROR)  # tells of each connection that ends
+    for name in ("dashboard_sdk", "job.sdk"):  # which tell of each file sent and each connection that ends
+        logging.getLogger(f"ray.dashboard.modules.{name}").setLevel(logging.ERROR)
     try:
         with _no_addresses_in_environment():
             return _Client(address.rstrip("/"))

@@ -39,6 +39,7 @@ def ray_cluster_spec(
         groups.append(_group("labeling", sizes.labeling, template))
     return {
         "rayVersion": settings.ray_version,
+        "authOptions": {"mode": "token"},  # one that KubeRay makes: else any pod could run what it likes on the cluster
         "headGroupSpec": {
             "rayStartParams": {**_start_params(sizes.head), "dashboard-host": "0.0.0.0"},
             "template": pods.head(sizes.head),

@@ -117,6 +117,18 @@ def test_head_has_no_gpus_and_one_group_tiles_and_one_labels(tmp_path: Path):
     assert "nvidia.com/gpu" not in container_of(groups["tiling"])["resources"]["limits"]
 
 
+def test_cluster_takes_requests_with_its_token_only(tmp_path: Path):
+    ray_job = of_kind(manifest(job_in(tmp_path)), "RayJob")
+    assert ray_job["spec"]["rayClusterSpec"]["authOptions"] == {"mode": "token"}
+
+
+def test_secret_is_named_and_not_read(tmp_path: Path):
+    ray_job = of_kind(manifest(job_in(tmp_path), "--secret", "store-keys"), "RayJob")
+    for group in groups_of(ray_job).values():
+        assert container_of(group)["envFrom"] == [{"secretRef": {"name": "store-keys"}}]
+    assert errors(validator("RayJob"), ray_job) == []
+
+
 def test_job_that_labels_on_cpus_needs_no_gpus(tmp_path: Path):
     ray_job = of_kind(manifest(job_in(tmp_path, engine={"device": "cpu"})), "RayJob")
     assert set(groups_of(ray_job)) == {"head", "tiling"}

@@ -95,6 +95,7 @@ def test_job_that_fails_on_the_cluster_ends_with_its_exit_code_and_its_line(head
     done = labelmill("submit", job, "--address", head)
     assert done.code == 1
     assert f"labelmill: {tmp_path / 'nothing'}" in done.stdout
+    assert done.stderr.splitlines() == done.complaints, "Ray's own lines are of no use here"
     assert len(done.complaints) == 1, "only that the job is sent: why it failed, its own log has told"
 
 
