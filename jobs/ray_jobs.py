@@ -157,18 +157,24 @@ class _Log:
         self._num_shown = 0
 
     def read(self) -> None:
-        """Until the job ends, or for as long as it says something."""
-        asyncio.run(self._read())
+        """Until the job ends, or for as long as it says something; where no web socket passes, what there is by now."""
+        try:
+            asyncio.run(self._follow())
+        except (aiohttp.ClientError, RuntimeError):
+            self._show_new(self._client.get_job_logs(self._id), place=0)
 
-    async def _read(self) -> None:
+    async def _follow(self) -> None:
         place = 0
         async with contextlib.aclosing(self._client.tail_job_logs(self._id)) as pieces:  # type: ignore[type-var]
             while (piece := await self._next(pieces)) is not None:
-                new = piece[max(0, self._num_shown - place) :]
+                self._show_new(piece, place=place)
                 place += len(piece)
-                if new:
-                    self._show(new)
-                    self._num_shown = place
+
+    def _show_new(self, piece: str, *, place: int) -> None:
+        """Args: place: of the piece in all that the job has printed."""
+        if new := piece[max(0, self._num_shown - place) :]:
+            self._show(new)
+            self._num_shown = place + len(piece)
 
     async def _next(self, pieces: Any) -> str | None:
         try:

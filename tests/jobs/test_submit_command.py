@@ -8,9 +8,10 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import aiohttp
 import pytest
 from ray.job_submission import JobStatus
 
@@ -163,6 +164,21 @@ def test_connection_that_is_lost_is_made_again_and_nothing_is_shown_twice(head: 
     assert [line for line in lines if line in ("one", "two", "three")] == ["one", "two", "three"]
     assert len(said) == 1
     assert said[0].startswith("the connection is lost, the job goes on")
+
+
+def test_log_is_shown_where_no_web_socket_passes(head: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    async def refused(id: str) -> AsyncIterator[str]:
+        raise aiohttp.ClientConnectionError("a proxy that knows no web sockets")
+        yield id
+
+    client = connect(head)
+    monkeypatch.setattr(client, "tail_job_logs", refused)
+    begin(head, "no-socket", "echo one; sleep 3; echo two", tmp_path)
+    shown: list[str] = []
+    said: list[str] = []
+    assert follow(client, "no-socket", show=shown.append, say=said.append) == Ended(exit_code=0)
+    assert [line for line in "".join(shown).splitlines() if line in ("one", "two")] == ["one", "two"]
+    assert said == []
 
 
 def test_cluster_that_does_not_come_back_is_told_with_how_long_it_has_been_silent(head, tmp_path, monkeypatch):
