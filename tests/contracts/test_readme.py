@@ -10,7 +10,10 @@ from schemas.tables import ALL_TABLES, COMMON
 from tests.command import COMMAND, REPOSITORY, labelmill
 
 README = (REPOSITORY / "README.md").read_text()
-DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+DOCUMENTS = [
+    *(REPOSITORY / path for path in ("README.md", "infra/README.md")),
+    *sorted((REPOSITORY / "docs").rglob("*.md")),
+]
 
 
 def blocks(language: str) -> list[str]:
@@ -30,7 +33,20 @@ def test_job_in_the_readme_is_valid():
     assert [recipe.name for recipe in read_job(job).recipes] == ["ocr", "caption", "qa", "grounding"]
 
 
-VERBS = ("demo", "run", "plan", "label", "recipes", "status", "retry", "verify", "export", "bench")
+VERBS = (
+    "demo",
+    "run",
+    "plan",
+    "submit",
+    "manifest",
+    "label",
+    "recipes",
+    "status",
+    "retry",
+    "verify",
+    "export",
+    "bench",
+)
 
 
 @pytest.mark.parametrize("verb", VERBS)
