@@ -97,8 +97,9 @@ def test_interrupted_run_goes_on_when_run_again_and_reports_too_much_in_quaranti
         Image.new("RGB", (300 + index, 200), (index * 2, 0, 0)).save(source / f"{index:03d}.png")
     for index in range(8):
         (source / f"broken-{index}.png").write_bytes(b"not an image")
-    questions = [f"How many shapes are there? {index}" for index in range(8)]  # so many that there is time to stop
-    job = write_job(tmp_path, source=str(source), output=str(output), recipes=[{"name": "qa", "questions": questions}])
+    questions = [f"How many shapes are there? {index}" for index in range(3)]  # so many that there is time to stop
+    recipes = [{"name": "qa", "questions": questions, "max_new_tokens": 8}]
+    job = write_job(tmp_path, source=str(source), output=str(output), recipes=recipes)
 
     for signals in ([signal.SIGINT], [signal.SIGTERM, signal.SIGTERM]):
         commits_before = num_commits(output)
