@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipeline import metric_names as names
@@ -80,7 +80,11 @@ def zeros_of_labels(recipes: Sequence[Recipe]) -> list[Increment]:
         *(Increment(metric=metric, value=0) for metric in engine),
         *(_zero(metric, recipe=recipe.name) for recipe in recipes if recipe.is_written for metric in written),
         *(_zero(names.ANSWERS, recipe=recipe.name) for recipe in recipes),
-        *(_zero(names.REDECODES, recipe=recipe.name, gate=gate) for recipe in recipes for gate in _gates(recipe)),
+        *(
+            _zero(names.REDECODES, recipe=recipe.name, gate=gate)
+            for recipe in recipes
+            for gate in sorted(_gates(recipe))
+        ),
     ]
 
 
@@ -109,13 +113,15 @@ def _failures(row: ImageRow) -> Iterator[tuple[str, str]]:
         yield from ((recipe, str(error.kind)) for recipe, error in row.recipe_errors)
 
 
-def _gates(recipe: Recipe) -> Iterable[str]:
+def _gates(recipe: Recipe) -> set[str]:
     """Those that may send an answer of the recipe back."""
-    found: dict[str, None] = {}
-    for step in recipe.loaded.file.steps:
-        gates = {name: getattr(step.gates, name) for name in type(step.gates).model_fields} if step.retries else {}
-        found |= {name: None for name, gate in gates.items() if gate is not None and gate.then != "flag"}
-    return found
+    return {
+        name
+        for step in recipe.loaded.file.steps
+        if step.retries
+        for name, gate in step.gates
+        if getattr(gate, "then", "flag") != "flag"  # that of duplicates looks at datasets, and has none
+    }
 
 
 def _zero(metric: names.Metric, **tags: str) -> Increment:
