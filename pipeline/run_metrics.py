@@ -63,17 +63,18 @@ class RunMetrics:
         recorder().set(PENDING_IMAGES, self.num_pending)
 
     def stop(self) -> None:
+        """Does not wait for the thread: the store that it asks may be away for minutes."""
         self._stopped.set()
-        self._thread.join()
 
     def _count_images(self) -> None:
         for shard in self._shards:
-            if self._stopped.is_set():
-                return
             try:
                 num_images = self._num_images_of(shard)
             except StorageError as error:
-                _log.warning("%s: so the metric of pending images stays too small", error)
+                if not self._stopped.is_set():
+                    _log.warning("%s: so the metric of pending images stays too small", error)
+                return
+            if self._stopped.is_set():
                 return
             with self._lock:
                 self._num_images += num_images

@@ -46,6 +46,20 @@ def test_shards_that_are_not_counted_yet_are_not_waited_for(told):
         assert told.gauges["pending_images"] == 3
 
 
+def test_counting_that_outlives_its_run_says_nothing(told, caplog):
+    may_go_on = threading.Event()
+
+    def fails_late(shard: str) -> int:
+        may_go_on.wait()
+        raise StorageError(ErrorKind.MISSING, "its commits have been put together")
+
+    with run_metrics("photos", ["a"], num_images_of=fails_late) as metrics:
+        pass
+    may_go_on.set()
+    metrics._thread.join()
+    assert (caplog.text, told.gauges.keys()) == ("", {"run_start_timestamp_seconds"})
+
+
 def test_shard_that_cannot_be_read_ends_the_counting_and_not_the_run(told, caplog):
     def fails(shard: str) -> int:
         raise StorageError(ErrorKind.STORE_UNAVAILABLE, "s3://bucket/x: no answer")
