@@ -51,7 +51,9 @@ REDECODES = _counter(
     "redecodes", "recipe", "gate", help="Answers decoded again, by the first gate that sent the one before back."
 )
 
-STAGE_SECONDS = _counter("stage_seconds", "stage", help="Time that workers spent on blocks, summed over workers.")
+STAGE_SECONDS = _counter(
+    "stage_seconds", "stage", help="Time that blocks were in the hands of workers, summed over blocks."
+)
 STAGE_BLOCKS = _counter("stage_blocks", "stage", help="Blocks that workers ended.")
 FETCHED_BYTES = _counter("fetched_bytes", help="Encoded bytes of the images that were fetched.")
 STORE_RETRIES = _counter("store_retries", help="Requests asked again because the store had failed them.")
