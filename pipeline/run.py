@@ -130,6 +130,10 @@ def _label(work: Work, shards: Sequence[str], lease: Lease, counts: _Counts, on_
     from pipeline.expert_ranks import expert_ranks
     from pipeline.label_images import label_images, stop_signal
     from pipeline.placement import Placement
+    from pipeline.run_metrics import run_metrics
+
+    def num_images_of(shard: str) -> int:
+        return work.folder.num_images_of_run(shard, work.wanted)
 
     def tell(phase: Phase) -> None:
         on_progress(counts.progress(phase, work))
@@ -140,13 +144,14 @@ def _label(work: Work, shards: Sequence[str], lease: Lease, counts: _Counts, on_
 
     tell("starting")
     lease.report(lambda: asdict(counts.progress("labeling", work)))
-    with cluster() as size:
+    with cluster() as size, run_metrics(work.job.name, shards, num_images_of=num_images_of) as metrics:
         ranks = expert_ranks(work.job.engine, work.job.checkpoint, size)
         needs_gpu = work.job.engine.device == "cuda"
         placement = Placement.for_cluster(size, work.job.resources, expert_ranks=ranks, needs_gpu=needs_gpu)
         with stop_on_signal(stop, grace_s=work.job.resources.stop_grace_s) as stopping:
             for receipt in label_images(work, placement, shards=shards).iter_rows():
                 counts.add(receipt)
+                metrics.committed(receipt)
                 lease.check()
                 tell("stopping" if stopping.requested.is_set() else "labeling")
             if stopping.requested.is_set():
