@@ -150,10 +150,14 @@ class LabelImage:
             return row.failed(self._row_error(error))
 
     def stats(self) -> EngineStats:
-        """Of the engine; raises ValueError for a checkpoint that did not load."""
+        """Of the engine. Raises ValueError for a checkpoint that did not load, and EngineDiedError as `label` does."""
         if self._load_error is not None:
             raise self._load_error
-        return self._engine.stats()
+        try:
+            return self._engine.stats()
+        except RuntimeError as error:
+            self._end_with_engine(error)
+            raise
 
     def close(self) -> None:
         if self._load_error is None:

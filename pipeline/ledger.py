@@ -124,6 +124,11 @@ class RunFolder:
         """Whether `pending` gives anything; of the manifest it reads the ids alone."""
         return len(self._pending_pairs(shard, wanted).images) > 0
 
-    def _pending_pairs(self, shard: str, wanted: Wanted) -> PendingPairs:
+    def num_images_of_run(self, shard: str, wanted: Wanted) -> int:
+        """How many images of the shard were pending when the run began, whatever it has done since."""
+        return len(self._pending_pairs(shard, wanted, before_this_run=True).images)
+
+    def _pending_pairs(self, shard: str, wanted: Wanted, *, before_this_run: bool = False) -> PendingPairs:
         settled = settle(self.commits(shard), wanted.recipe_digests)
-        return pending_pairs(sample_ids(self.shard_uri(shard)), settled, wanted)
+        ids = sample_ids(self.shard_uri(shard))
+        return pending_pairs(ids, settled, wanted, before_this_run=before_this_run)

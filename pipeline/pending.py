@@ -39,6 +39,10 @@ class Wanted:
         earlier = outcomes["run"].to_numpy() < self.run
         return failed & earlier & pc.is_in(outcomes["error_kind"], value_set=kinds).to_numpy()
 
+    def was_tried_by_this_run(self, outcomes: pa.Table) -> np.ndarray:
+        """(outcomes,) whether this run has made the outcome: before it, the pair was pending."""
+        return outcomes["run"].to_numpy() == self.run
+
 
 @dataclass(frozen=True, kw_only=True)
 class PendingPairs:
@@ -74,10 +78,20 @@ class PendingPairs:
         ]
 
 
-def pending_pairs(sample_ids: pa.Array, settled: Settled, wanted: Wanted) -> PendingPairs:
-    """Args: sample_ids: (N,) of the shard, in order; settled: of its commits."""
+def pending_pairs(
+    sample_ids: pa.Array, settled: Settled, wanted: Wanted, *, before_this_run: bool = False
+) -> PendingPairs:
+    """
+    Args:
+        sample_ids: (N,) of the shard, in order.
+        settled: of its commits.
+        before_this_run: what was pending when the run began; else what is now.
+    """
+    is_pending = wanted.is_tried_again(settled.outcomes)
+    if before_this_run:
+        is_pending = is_pending | wanted.was_tried_by_this_run(settled.outcomes)
     # One entry more, for pairs without an outcome: `find` says -1.
-    again = np.append(wanted.is_tried_again(settled.outcomes), True)
+    again = np.append(is_pending, True)
     attempts = np.append(settled.outcomes["attempts"].to_numpy(), 0)
     recipes = tuple(wanted.recipe_digests)
     is_pending_NR = np.zeros((len(sample_ids), len(recipes)), dtype=bool)
