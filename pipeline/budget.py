@@ -32,6 +32,8 @@ class Allotment:
     shards: tuple[str, ...]
     last_shard_images: int | None = None
     """Of the last shard only so many; None for all of them."""
+    num_images: int | None = None
+    """Of all of them; None where nobody had to count."""
     leaves_some: bool = False
     """Whether other images are pending as well."""
 
@@ -44,14 +46,13 @@ def allot(shards: Sequence[str], max_images: int | None, *, num_pending_in: Call
     left = max_images
     for shard in shards:
         num_pending = num_pending_in(shard)
-        if num_pending and not left:
-            return Allotment(shards=tuple(taken), leaves_some=True)
         if num_pending > left:
-            return Allotment(shards=(*taken, shard), last_shard_images=left, leaves_some=True)
+            some = {"last_shard_images": left, "shards": (*taken, shard)} if left else {"shards": tuple(taken)}
+            return Allotment(**some, num_images=max_images, leaves_some=True)
         if num_pending:
             taken.append(shard)
             left -= num_pending
-    return Allotment(shards=tuple(taken))
+    return Allotment(shards=tuple(taken), num_images=max_images - left)
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,11 @@ class Moment:
 
     at: datetime
     budget: str
-    """As in a job file: `budget.deadline`."""
+    """As in the job file, with its value."""
+
+    @property
+    def is_past(self) -> bool:
+        return self.at <= datetime.now(UTC)
 
 
 def deadline(budget: BudgetSpec, started_at: datetime) -> Moment | None:
@@ -85,33 +90,32 @@ class Watch:
 
     def __init__(self) -> None:
         self.spent = ""
-        """The first budget that is spent."""
+        """The budget because of which the run was asked to stop; "" for none."""
 
 
 @contextmanager
-def watch(moments: Sequence[Moment | None], on_spent: Callable[[], None]) -> Iterator[Watch]:
-    """Calls `on_spent` once, from a thread, at the first of the moments that comes during the block."""
+def watch(moments: Sequence[Moment | None], requested: threading.Event) -> Iterator[Watch]:
+    """Sets the event at the first of the moments that comes during the block, unless it is set by then."""
     known = [moment for moment in moments if moment is not None]
+    if not known:
+        yield Watch()
+        return
     found, over = Watch(), threading.Event()
-
-    def wait(moment: Moment) -> None:
-        while not over.is_set():
-            # In pieces: the clock may be set, and no wait is as long as a deadline may be away.
-            left_s = (moment.at - datetime.now(UTC)).total_seconds()
-            if left_s <= 0:
-                found.spent = moment.budget
-                on_spent()
-                return
-            over.wait(min(left_s, 60.0))
-
-    thread = None
-    if known:
-        first = min(known, key=lambda moment: moment.at)
-        thread = threading.Thread(target=wait, args=(first,), name="budget", daemon=True)
-        thread.start()
+    first = min(known, key=lambda moment: moment.at)
+    thread = threading.Thread(target=_wait, args=(first, found, requested, over), name="budget", daemon=True)
+    thread.start()
     try:
         yield found
     finally:
         over.set()
-        if thread is not None:
-            thread.join()
+        thread.join()
+
+
+def _wait(moment: Moment, found: Watch, requested: threading.Event, over: threading.Event) -> None:
+    while not moment.is_past:
+        # In pieces: the clock may be set, and no wait is as long as a deadline may be away.
+        if over.wait(max(0.0, min((moment.at - datetime.now(UTC)).total_seconds(), 60.0))):
+            return
+    if not requested.is_set():
+        found.spent = moment.budget
+        requested.set()

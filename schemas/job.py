@@ -211,9 +211,9 @@ class JobSpec(Spec):
     def digest(self) -> str:
         """SHA-256 in hex of what determines the labels: two jobs with the same digest write the same tables.
 
-        The name, the output, the resources, the budget, the time and memory of decoding and the tolerated share of quarantined
-        images do not count, nor does the order of the recipes, nor what the source's tables are trusted with: that lets
-        images in or keeps them out, and changes none. What a recipe's file says has digests of its own.
+        The name, the output, the resources, the budget, the time and memory of decoding and the tolerated share of
+        quarantined images do not count, nor does the order of the recipes, nor what the source's tables are trusted
+        with: that lets images in or keeps them out, and changes none. What a recipe's file says has digests of its own.
         """
         record = self.model_dump(
             mode="json",
