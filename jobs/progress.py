@@ -1,4 +1,4 @@
-"""Progress of a run -> a live bar and table on a terminal, plain lines elsewhere; on stderr, so that stdout stays data."""
+"""Progress of a run -> a live bar and table on a terminal, else plain lines; on stderr, so that stdout stays data."""
 
 import dataclasses
 import os

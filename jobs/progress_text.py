@@ -1,4 +1,4 @@
-"""What a run says of itself -> one line, and a table of the same figures; for the run's own terminal and for others'."""
+"""What a run says of itself -> one line, and a table of the same figures; for its own terminal and for others."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""An engine's running sums -> what it did since it was last asked, as sums that can be added up over blocks and replicas.
+"""An engine's running sums -> what it did since it was last asked, as sums that add up over blocks and replicas.
 
 Knows no engine but by the names of its sums.
 """

@@ -1,7 +1,7 @@
 """Committed rows -> the receipt of their block, which leaves the pipeline; and back, for whoever adds receipts up.
 
-What has keys of its own (recipes, kinds of errors, sums of an engine) travels as JSON: columns of a Ray dataset must be the
-same in every block.
+What has keys of its own (recipes, kinds of errors, sums of an engine) travels as JSON: columns of a Ray dataset must be
+the same in every block.
 """
 
 import json

@@ -1,7 +1,7 @@
 """Ctrl-C and SIGTERM -> a run that ends what it has begun, and no more than that.
 
-The first signal, or whoever sets `Stopping.requested`, asks: `on_stop` is called, and the block goes on. Another signal,
-or the end of the grace period, raises KeyboardInterrupt in the block. Knows no pipeline.
+The first signal, or whoever sets `Stopping.requested`, asks: `on_stop` is called, and the block goes on. A second
+signal, or the end of the grace period, raises KeyboardInterrupt in the block. Knows no pipeline.
 """
 
 import signal
