@@ -5,7 +5,7 @@ known once the labels begin, at which the run is asked to stop.
 """
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -119,3 +119,30 @@ def _wait(moment: Moment, found: Watch, requested: threading.Event, over: thread
     if not requested.is_set():
         found.spent = moment.budget
         requested.set()
+
+
+def budget_facts(
+    budget: BudgetSpec, num_to_label: int, forecast: Mapping[str, Any] | None, now: datetime
+) -> dict[str, dict[str, Any]]:
+    """For each part that the job has: its `limit`, what is `expected` of one run that does all there is (None where it
+    was not measured, or is never spent), and whether that `fits`.
+
+    Args:
+        forecast: as `pipeline.plan` makes it.
+        now: when the run would start.
+    """
+    gpu_hours = forecast and forecast["gpu_hours"]
+    stops_at = budget.stops_at(now)
+    limits: dict[str, tuple[float | None, float | None]] = {
+        "max_images": (budget.max_images, num_to_label),
+        "max_gpu_hours": (budget.max_gpu_hours, gpu_hours and gpu_hours["expected"]),
+        "deadline_s": (
+            None if stops_at is None else round((stops_at - now).total_seconds(), 3),
+            forecast and forecast["run_s"]["expected"],
+        ),
+    }
+    return {
+        name: {"limit": limit, "expected": expected, "fits": None if expected is None else expected <= limit}
+        for name, (limit, expected) in limits.items()
+        if limit is not None
+    }

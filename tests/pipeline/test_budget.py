@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from pipeline.budget import Allotment, BudgetSpentError, Moment, allot, gpu_hours_spent, watch
+from pipeline.budget import Allotment, BudgetSpentError, Moment, allot, budget_facts, gpu_hours_spent, watch
 from pipeline.lease import BUDGET_SPENT, hold_lease, read_lease
 from schemas.budget import BudgetSpec
 from tests.pipeline.outputs import commit, job_of, labelled, pending, put_images, resolve
@@ -101,3 +101,15 @@ def test_lease_of_a_run_whose_budget_is_spent_says_so(tmp_path):
         raise BudgetSpentError("budget.max_images (4) is spent", {})
     record = read_lease(lease_uri)
     assert (record.state, record.message) == (BUDGET_SPENT, "budget.max_images (4) is spent")
+
+
+def test_plan_tells_what_of_the_budget_is_not_enough():
+    forecast = {"gpu_hours": {"expected": 3.0}, "run_s": {"expected": 5400.0}}
+    budget = BudgetSpec(max_images=10, max_gpu_hours=4, deadline="1h")
+    assert budget_facts(budget, 12, forecast, NOW) == {
+        "max_images": {"limit": 10, "expected": 12, "fits": False},
+        "max_gpu_hours": {"limit": 4, "expected": 3.0, "fits": True},
+        "deadline_s": {"limit": 3600, "expected": 5400.0, "fits": False},
+    }
+    assert budget_facts(BudgetSpec(deadline="1h"), 12, None, NOW)["deadline_s"]["fits"] is None
+    assert budget_facts(BudgetSpec(), 12, forecast, NOW) == {}
