@@ -131,14 +131,14 @@ def budget_facts(
         forecast: as `pipeline.plan` makes it.
         now: when the run would start.
     """
-    gpu_hours = forecast and forecast["gpu_hours"]
+    gpu_hours = forecast["gpu_hours"] if forecast else None
     stops_at = budget.stops_at(now)
     limits: dict[str, tuple[float | None, float | None]] = {
         "max_images": (budget.max_images, num_to_label),
-        "max_gpu_hours": (budget.max_gpu_hours, gpu_hours and gpu_hours["expected"]),
+        "max_gpu_hours": (budget.max_gpu_hours, gpu_hours["expected"] if gpu_hours else None),
         "deadline_s": (
             None if stops_at is None else round((stops_at - now).total_seconds(), 3),
-            forecast and forecast["run_s"]["expected"],
+            forecast["run_s"]["expected"] if forecast else None,
         ),
     }
     return {

@@ -67,7 +67,7 @@ def plan(
     tables = sorted({recipe.table for recipe in inspected.recipes if recipe.is_written})
     tokens = {**(tokens_of_rows(measured.rows) if measured else {}), **tokens_of_output(inspected.folder, tables)}
     max_tokens = max((counts.max_tokens for counts in tokens.values()), default=0)
-    forecast = measured and forecast_facts(inspected, measured, placement, drawn, seed=SEED)
+    forecast = forecast_facts(inspected, measured, placement, drawn, seed=SEED) if measured else None
     return {
         "name": job.name,
         "source": job.source.uri,
