@@ -1,6 +1,7 @@
 """The `labelmill` command: one verb per file, and the one place where errors become a line and an exit code.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage or job file, 3 done but too much quarantined, 130 interrupted and resumable.
+Exit codes: 0 done, 1 failed, 2 wrong usage or job file, 3 done but too much quarantined, 4 a budget
+is spent and images are pending, 130 interrupted and resumable.
 """
 
 import signal
@@ -209,12 +210,18 @@ def verify(
 @app.command()
 def status(
     output: Annotated[str, typer.Argument(help="The output of a job: a folder or an s3:// prefix.")],
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Follow the run until it ends; then end with its exit code.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the same as JSON on the last line.")] = False,
 ) -> None:
     """Show how far a running, dead or finished job is, from its files alone."""
     from jobs.status import print_status
+    from jobs.watch import watch_run
 
-    raise typer.Exit(print_status(output, as_json=json))
+    code = watch_run(output) if watch else 0
+    print_status(output, as_json=json)
+    raise typer.Exit(code)
 
 
 @app.command()

@@ -34,6 +34,11 @@ def _lines(summary: Mapping[str, Any]) -> list[str]:
             f"this run: {this_run['num_images']} images, {this_run['num_labels']} labels, "
             f"{this_run['images_per_s']:.2f} images/s, {this_run['labels_per_s']:.2f} labels/s"
         )
+        occupied = "" if this_run["occupancy"] is None else f"; engines {this_run['occupancy']:.0%} occupied"
+        lines.append(
+            f"tokens: {this_run['num_output_tokens']:,} written ({this_run['output_tokens_per_s']:,.1f}/s), "
+            f"{this_run['num_prompt_tokens']:,} of prompts ({this_run['prompt_tokens_per_s']:,.1f}/s){occupied}"
+        )
     else:
         lines.append("this run: nothing was left to label")
     rows = ", ".join(f"{table} {rows}" for table, rows in summary["num_rows"].items())

@@ -110,6 +110,10 @@ class RunFolder:
     def pending(self, shard: str, wanted: Wanted, *, batch_rows: int = 1024) -> Iterator[list[ImageRow]]:
         """Rows of one shard with the recipes that are still wanted, in order; rows with none are left out."""
         pairs, first = self._pending_pairs(shard, wanted), 0
+        if shard in wanted.max_images_of:
+            # Chosen from what was pending when the run began: a listing that is run again must choose the same ones.
+            of_run = self._pending_pairs(shard, wanted, before_this_run=True).images
+            pairs = pairs.only(of_run[: wanted.max_images_of[shard]])
         for batch in read_shard(self.shard_uri(shard), batch_rows=batch_rows):
             of_batch = pairs.slice(first, batch.num_rows)
             first += batch.num_rows
@@ -122,7 +126,11 @@ class RunFolder:
 
     def has_pending(self, shard: str, wanted: Wanted) -> bool:
         """Whether `pending` gives anything; of the manifest it reads the ids alone."""
-        return len(self._pending_pairs(shard, wanted).images) > 0
+        return self.num_pending(shard, wanted) > 0
+
+    def num_pending(self, shard: str, wanted: Wanted) -> int:
+        """Images of the shard of which a recipe is pending."""
+        return len(self._pending_pairs(shard, wanted).images)
 
     def num_images_of_run(self, shard: str, wanted: Wanted) -> int:
         """How many images of the shard were pending when the run began, whatever it has done since."""

@@ -6,7 +6,7 @@ Holds booleans and numbers, never a pair as a Python object. Shapes: N images, R
 import dataclasses
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -31,6 +31,8 @@ class Wanted:
     recipe_digests: Mapping[str, str]
     run: int = 1
     retried_kinds: frozenset[str] = TRANSIENT_KINDS
+    max_images_of: Mapping[str, int] = field(default_factory=dict)
+    """By manifest shard: of those that were pending when the run began, only so many, the first ones."""
 
     def is_tried_again(self, outcomes: pa.Table) -> np.ndarray:
         """(outcomes,) whether an outcome is a failure that is to be tried once more."""
@@ -63,6 +65,12 @@ class PendingPairs:
             is_pending_NR=self.is_pending_NR[some],
             num_earlier_attempts_N=self.num_earlier_attempts_N[some],
         )
+
+    def only(self, images: np.ndarray) -> "PendingPairs":
+        """With nothing pending of other images than these, given by their place."""
+        is_kept_N = np.zeros(len(self.is_pending_NR), dtype=bool)
+        is_kept_N[images] = True
+        return dataclasses.replace(self, is_pending_NR=self.is_pending_NR & is_kept_N[:, None])
 
     def recipes_of(self, images: np.ndarray) -> list[tuple[str, ...]]:
         """For each image its pending recipes."""

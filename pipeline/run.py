@@ -4,12 +4,14 @@ What the command line prints is not known here; progress is handed to a callback
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
+from pipeline.budget import Allotment, BudgetSpentError, Moment, allot, deadline, gpu_hours_spent, watch
 from pipeline.dataset_card import dataset_card
 from pipeline.finalize import Accounts, finalize
 from pipeline.lease import Lease, hold_lease
@@ -17,6 +19,7 @@ from pipeline.ledger import CARD_NAME
 from pipeline.pending import TRANSIENT_KINDS
 from pipeline.progress import Phase, Progress
 from pipeline.recipes.description import describe
+from pipeline.run_progress import RunProgress, counting
 from pipeline.stopping import stop_on_signal
 from pipeline.storage import join_uri, open_store
 from pipeline.whole_shards import Finalized, dataset_files
@@ -26,25 +29,7 @@ from schemas.job import JobSpec
 
 SUMMARY_FILE = "summary.json"
 
-
-@dataclass(kw_only=True)
-class _Counts:
-    num_images: int = 0
-    num_labels: int = 0
-    num_quarantined_images: int = 0
-
-    def add(self, receipt: Mapping[str, int]) -> None:
-        for name in vars(self):
-            setattr(self, name, getattr(self, name) + receipt[name])
-
-    def progress(self, phase: Phase, work: Work) -> Progress:
-        return Progress(
-            phase=phase,
-            num_images_done=self.num_images,
-            num_images=work.num_images,
-            num_labels=self.num_labels,
-            num_quarantined_images=self.num_quarantined_images,
-        )
+_COUNT_S = 10.0
 
 
 OnProgress = Callable[[Progress], None]
@@ -70,6 +55,7 @@ def run_job(
     Raises:
         ValueError: bad input, before anything ran, or another run on the output; one line.
         ReconciliationError: the accounts do not add up; the dataset was not written.
+        BudgetSpentError: as after a stop, because a budget of the job is spent and images are pending.
         KeyboardInterrupt: the run was asked to stop; what it had begun is committed if there was time.
     """
     started_at, clock = datetime.now(UTC), _Clock()
@@ -86,21 +72,24 @@ def run_job(
 
 
 def _run(work: Work, lease: Lease, clock: "_Clock", started_at: datetime, on_progress: OnProgress) -> dict[str, Any]:
-    counts = _Counts()
+    progress = RunProgress(work.num_images)
     last = Finalized.read(work.folder)
     shards = list(work.shards) if last is None else last.unsettled_shards(work.folder, work.shards, work.wanted)
+    spent = ""
     if _has_pending(work, shards):
-        _label(work, shards, lease, counts, on_progress)
+        spent = _label(work, shards, lease, progress, deadline(work.job.budget, started_at), on_progress)
     clock.lap("labeling_s")
     lease.check()
+    if spent and _has_pending(work, shards):
+        raise _budget_spent(work, shards, spent, _this_run(work, progress, clock, started_at))
     earlier = work.folder.get_json(SUMMARY_FILE)
     if last is not None and earlier is not None and not shards and last.dataset_is_there(work.folder):
-        summary = earlier | _this_run(work, counts, clock, started_at)
+        summary = earlier | _this_run(work, progress, clock, started_at)
         work.folder.put_json(SUMMARY_FILE, summary)
         return summary
-    finalizing = counts.progress("finalizing", work)
-    lease.report(lambda: asdict(finalizing))
-    on_progress(finalizing)
+    progress.phase = "finalizing"
+    lease.report(lambda: asdict(progress.now()))
+    on_progress(progress.now())
     accounts = finalize(
         work.folder,
         shards=work.shards,
@@ -110,7 +99,7 @@ def _run(work: Work, lease: Lease, clock: "_Clock", started_at: datetime, on_pro
         duplicate_min_chars=work.duplicate_min_chars,
     )
     clock.lap("finalizing_s")
-    summary = _summary(work, accounts) | _this_run(work, counts, clock, started_at)
+    summary = _summary(work, accounts) | _this_run(work, progress, clock, started_at)
     output_uri = work.folder.output_uri
     open_store(output_uri).put(join_uri(output_uri, CARD_NAME), dataset_card(summary).encode())
     work.folder.put_json(SUMMARY_FILE, summary)
@@ -124,7 +113,15 @@ def _run(work: Work, lease: Lease, clock: "_Clock", started_at: datetime, on_pro
     return summary
 
 
-def _label(work: Work, shards: Sequence[str], lease: Lease, counts: _Counts, on_progress: OnProgress) -> None:
+def _label(
+    work: Work,
+    shards: Sequence[str],
+    lease: Lease,
+    progress: RunProgress,
+    deadline: Moment | None,
+    on_progress: OnProgress,
+) -> str:
+    """Returns the budget because of which images may have been left, or ""."""
     # Imported here: a job that fails on bad input need not wait for Ray.
     from pipeline.cluster import cluster
     from pipeline.expert_ranks import expert_ranks
@@ -132,30 +129,98 @@ def _label(work: Work, shards: Sequence[str], lease: Lease, counts: _Counts, on_
     from pipeline.placement import Placement
     from pipeline.run_metrics import run_metrics
 
-    def num_images_of(shard: str) -> int:
-        return work.folder.num_images_of_run(shard, work.wanted)
+    if deadline is not None and deadline.is_past:
+        return deadline.budget
+    budget = work.job.budget
+    allotment = allot(shards, budget.max_images, num_pending_in=_num_images_of(work))
+    work = _restricted(work, allotment)
 
     def tell(phase: Phase) -> None:
-        on_progress(counts.progress(phase, work))
+        progress.phase = phase
+        on_progress(progress.now())
 
     def stop() -> None:
         tell("stopping")
         stop_signal(work).send()
 
     tell("starting")
-    lease.report(lambda: asdict(counts.progress("labeling", work)))
-    with cluster() as size, run_metrics(work.job.name, shards, num_images_of=num_images_of) as metrics:
+    lease.report(lambda: asdict(progress.now()))
+    told = run_metrics(work.job.name, allotment.shards, num_images_of=_num_images_of(work))
+    with cluster() as size, _counted(work, allotment, progress), told as metrics:
         ranks = expert_ranks(work.job.engine, work.job.checkpoint, size)
         needs_gpu = work.job.engine.device == "cuda"
         placement = Placement.for_cluster(size, work.job.resources, expert_ranks=ranks, needs_gpu=needs_gpu)
-        with stop_on_signal(stop, grace_s=work.job.resources.stop_grace_s) as stopping:
-            for receipt in label_images(work, placement, shards=shards).iter_rows():
-                counts.add(receipt)
-                metrics.committed(receipt)
-                lease.check()
-                tell("stopping" if stopping.requested.is_set() else "labeling")
-            if stopping.requested.is_set():
+        num_gpus = placement.num_label_actors * placement.label_num_gpus
+        if budget.max_gpu_hours is not None and not num_gpus:
+            on_progress(replace(progress.now(), note=_NO_GPUS))
+        moments = [deadline, gpu_hours_spent(budget, datetime.now(UTC), num_gpus)]
+        progress.begin_labeling()
+        with (
+            stop_on_signal(stop, grace_s=work.job.resources.stop_grace_s) as stopping,
+            watch(moments, stopping.requested) as watched,
+        ):
+            try:
+                for receipt in label_images(work, placement, shards=allotment.shards).iter_rows():
+                    progress.add(receipt)
+                    metrics.committed(receipt)
+                    lease.check()
+                    tell("stopping" if stopping.requested.is_set() else "labeling")
+            except KeyboardInterrupt:
+                if not (watched.spent and stopping.time_is_up):
+                    raise
+            if stopping.requested.is_set() and not watched.spent:
                 raise KeyboardInterrupt
+            return watched.spent or (f"budget.max_images ({budget.max_images})" if allotment.leaves_some else "")
+
+
+_NO_GPUS = "budget.max_gpu_hours is never spent here: no label actor has a GPU; budget.deadline limits the time"
+
+
+def _num_images_of(work: Work) -> Callable[[str], int]:
+    """Of a shard, the images that were pending when the run began."""
+    return lambda shard: work.folder.num_images_of_run(shard, work.wanted)
+
+
+def _restricted(work: Work, allotment: Allotment) -> Work:
+    if allotment.last_shard_images is None:
+        return work
+    some = {allotment.shards[-1]: allotment.last_shard_images}
+    return replace(work, wanted=replace(work.wanted, max_images_of=some))
+
+
+def _counted(work: Work, allotment: Allotment, progress: RunProgress) -> AbstractContextManager[None]:
+    """Tells the progress how much there is to label, at once or in time."""
+    if allotment.num_images is None:
+        return counting(progress, allotment.shards, _num_images_of(work))
+    progress.expect(allotment.num_images)
+    return nullcontext()
+
+
+def _budget_spent(work: Work, shards: Sequence[str], spent: str, this_run: dict[str, Any]) -> BudgetSpentError:
+    num_pending, is_all = _count_pending(work, shards)
+    record = {
+        **this_run,
+        "output": work.folder.output_uri,
+        "budget_spent": spent,
+        "num_pending_images": num_pending,
+        "all_pending_counted": is_all,
+    }
+    done = this_run["this_run"]["num_images"]
+    message = (
+        f"{spent} is spent: this run has labelled {done} images, {'' if is_all else 'at least '}{num_pending} are "
+        "pending, and the dataset is not written until none is; run the same command again to go on"
+    )
+    return BudgetSpentError(message, record)
+
+
+def _count_pending(work: Work, shards: Sequence[str]) -> tuple[int, bool]:
+    """Images still pending, and whether all are counted: who has to stop by a time does not count for minutes."""
+    until, num_pending = time.monotonic() + _COUNT_S, 0
+    for shard in shards:
+        num_pending += work.folder.num_pending(shard, work.wanted)
+        if num_pending and time.monotonic() > until:
+            return num_pending, shard == shards[-1]
+    return num_pending, True
 
 
 def _has_pending(work: Work, shards: Sequence[str]) -> bool:
@@ -184,7 +249,7 @@ def _summary(work: Work, accounts: Accounts) -> dict[str, Any]:
     }
 
 
-def _this_run(work: Work, counts: _Counts, clock: "_Clock", started_at: datetime) -> dict[str, Any]:
+def _this_run(work: Work, progress: RunProgress, clock: "_Clock", started_at: datetime) -> dict[str, Any]:
     """What a run says of itself, whether or not it changed the dataset."""
     labeling_s = clock.laps_s["labeling_s"]
     return {
@@ -193,9 +258,7 @@ def _this_run(work: Work, counts: _Counts, clock: "_Clock", started_at: datetime
         "this_run": {
             "number": work.wanted.run,
             "num_new_images": work.num_new_images,
-            **asdict(counts),
-            "images_per_s": round(counts.num_images / labeling_s, 3),
-            "labels_per_s": round(counts.num_labels / labeling_s, 3),
+            **progress.summary(labeling_s),
         },
         "times": {
             "started_at": started_at.isoformat(timespec="seconds"),

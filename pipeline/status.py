@@ -20,12 +20,13 @@ from pipeline.storage import canonical_uri
 from pipeline.work import RUN_FILE, listed_shards
 
 RUNNING, DEAD = "running", "dead"
-NOT_RENEWED_S = 4 * RENEW_S
+NOT_RENEWED_S = 8 * RENEW_S
 
 
 @dataclass(kw_only=True)
 class Status:
-    """state: running, dead (ended without a word), or how the last run ended: done, failed, interrupted."""
+    """state: running, dead (ended without a word), or how the last run ended: done, failed, interrupted,
+    budget_spent."""
 
     output: str
     state: str
@@ -48,10 +49,7 @@ class Status:
 def status(output: str) -> Status:
     """Raises ValueError where no run was ever started."""
     folder = RunFolder(canonical_uri(output))
-    lease, run = read_lease(folder.lease_uri), folder.get_json(RUN_FILE)
-    if lease is None:
-        raise ValueError(f"{output} holds no run of labelmill (no _run/lease): give the output of a job")
-    found = Status(output=folder.output_uri, state=_state(lease), run=_about(lease))
+    found, run = status_of_run(output), folder.get_json(RUN_FILE)
     summary = folder.get_json("summary.json")
     if summary is not None:
         found.dataset = {key: summary[key] for key in ("num_images", "num_rows", "num_quarantined_images")}
@@ -59,6 +57,15 @@ def status(output: str) -> Status:
     if run is not None:
         _count(folder, run, found)
     return found
+
+
+def status_of_run(output: str) -> Status:
+    """The same without what is counted over all images: one small object is read. Raises ValueError as `status`."""
+    folder = RunFolder(canonical_uri(output))
+    lease = read_lease(folder.lease_uri)
+    if lease is None:
+        raise ValueError(f"{output} holds no run of labelmill (no _run/lease): give the output of a job")
+    return Status(output=folder.output_uri, state=_state(lease), run=_about(lease))
 
 
 def _state(lease: LeaseRecord) -> str:

@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, field_validator, model_validator
 
+from schemas.budget import BudgetSpec
 from schemas.job_problems import CREDENTIALS, JobError, JobProblem, problems_of, refuse, shown
 from schemas.job_yaml import apply_override, parse_mapping, read_text
 from schemas.recipe_specs import (
@@ -28,6 +29,7 @@ from schemas.recipe_specs import (
 )
 
 __all__ = [
+    "BudgetSpec",
     "EngineSpec",
     "JobError",
     "JobProblem",
@@ -181,6 +183,8 @@ class JobSpec(Spec):
     """How the model runs."""
     resources: ResourcesSpec = ResourcesSpec()
     """How many workers run at once."""
+    budget: BudgetSpec = BudgetSpec()
+    """When a run stops, with the rest left to the next one."""
 
     @model_validator(mode="before")
     @classmethod
@@ -216,9 +220,9 @@ class JobSpec(Spec):
     def digest(self) -> str:
         """SHA-256 in hex of what determines the labels: two jobs with the same digest write the same tables.
 
-        The name, the output, the resources, the time and memory of decoding and the tolerated share of quarantined
-        images do not count, nor does the order of the recipes, nor what the source's tables are trusted with: that lets
-        images in or keeps them out, and changes none. What a recipe's file says has digests of its own.
+        The name, the output, the resources, the budget, the time and memory of decoding and the tolerated share of
+        quarantined images do not count, nor does the order of the recipes, nor what the source's tables are trusted
+        with: that lets images in or keeps them out, and changes none. What a recipe's file says has digests of its own.
         """
         record = self.model_dump(
             mode="json",
@@ -226,6 +230,7 @@ class JobSpec(Spec):
                 "name": True,
                 "output": True,
                 "resources": True,
+                "budget": True,
                 "limits": {"max_quarantined_fraction", "decode_timeout_s", "decode_memory_mb"},
                 "source": set(SourceSpec.TRUST),
             },
