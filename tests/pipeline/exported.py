@@ -150,6 +150,8 @@ def finished_output(
         {
             "num_images": accounts.num_images,
             "num_rows": dict(accounts.num_rows),
+            "num_quarantined_images": accounts.num_quarantined_images,
+            "times": {"finished_at": "2026-01-01T00:00:00+00:00"},
             "recipes": dict.fromkeys(work.recipe_digests),
         },
     )
