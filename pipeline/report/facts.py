@@ -75,9 +75,7 @@ class Facts:
         self.finish_reasons.update(rows["finish_reason"].to_pylist())
         flags = [tuple(of or ()) for of in rows["flags"].to_pylist()]
         self.flags.update(flag for of in flags for flag in of)
-        strata = [
-            (recipe, of[0] if of else "") for recipe, of in zip(rows["recipe"].to_pylist(), flags, strict=True)
-        ]
+        strata = [(recipe, of[0] if of else "") for recipe, of in zip(rows["recipe"].to_pylist(), flags, strict=True)]
         self._add_to_strata(strata, rows["sample_id"].to_pylist())
 
     def _add_quarantined(self, rows: pa.Table) -> None:

@@ -111,7 +111,9 @@ def _rows_of(run: OpenRun, shard: str, ids: pa.Array) -> Mapping[str, dict[str, 
     joined: dict[str, dict[str, pa.Table]] = defaultdict(dict)
     for sample_id, tables in found.items():
         for table, pieces in tables.items():
-            joined[sample_id][table] = pa.concat_tables(pieces).sort_by([("recipe", "ascending"), ("item", "ascending")])
+            joined[sample_id][table] = pa.concat_tables(pieces).sort_by(
+                [("recipe", "ascending"), ("item", "ascending")]
+            )
     return joined
 
 

@@ -14,6 +14,7 @@ from pipeline.lease import hold_lease
 from pipeline.ledger import RunFolder
 from pipeline.report.page import write_report
 from pipeline.storage import canonical_uri
+from pipeline.work import RUN_FILE
 from tests.command import REPOSITORY
 from tests.pipeline.exported import PICTURES, ask, box_of, finished_output, label, name_of, put_pictures
 from tests.pipeline.outputs import MISSING, commit, job_of, labelled, pending, resolve
@@ -79,10 +80,18 @@ def report(tmp_path_factory) -> Path:
 
     source = put_pictures(folder / "in")
     output = finished_output(source, folder / "out", labels)
-    with hold_lease(RunFolder(canonical_uri(output)).lease_uri):
-        pass
+    ended(output, "captions", "grounding", "qa")
     write_report(output, out=canonical_uri(str(folder / "report.html")))
     return folder / "report.html"
+
+
+def ended(output: str, *recipes: str) -> None:
+    """As a run of these recipes leaves its lease and its record."""
+    folder = RunFolder(canonical_uri(output))
+    with hold_lease(folder.lease_uri):
+        run = folder.get_json(RUN_FILE)
+        run["identity"]["recipes"] = dict.fromkeys(recipes, "0" * 16)
+        folder.put_json(RUN_FILE, run)
 
 
 def visible(page) -> int:
@@ -192,8 +201,7 @@ def test_image_that_is_gone_is_a_placeholder_with_the_reason(tmp_path):
     output = finished_output(
         source, tmp_path / "out", lambda row: [label("captions", caption="A red thing.", style="plain")]
     )
-    with hold_lease(RunFolder(canonical_uri(output)).lease_uri):
-        pass
+    ended(output, "captions")
     (tmp_path / "in/tall.png").unlink()
     written = write_report(output, out=canonical_uri(str(tmp_path / "page.html")))
     assert (written.num_cards, written.num_without_picture) == (2, 1)
