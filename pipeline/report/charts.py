@@ -33,7 +33,7 @@ def charts(facts: Facts) -> list[tuple[str, str]]:
 
 
 def bars(counts: Mapping[str, int]) -> str:
-    slanted = sum(len(name) for name in counts) > 40
+    slanted = sum(max(6, len(name)) for name in counts) > 50
     chart = pygal.Bar(**_config(), x_label_rotation=35 if slanted else 0)
     chart.x_labels = list(counts)
     chart.add("", [{"value": count, "label": name} for name, count in counts.items()])
@@ -80,6 +80,7 @@ def _config() -> dict[str, object]:
         "width": _WIDTH_PX,
         "height": _HEIGHT_PX,
         "margin": 8,
+        "truncate_label": 24,
         "show_legend": False,
         "include_x_axis": True,
         "max_scale": 6,

@@ -76,7 +76,10 @@ if (gallery) {
   gallery.addEventListener("keydown", (event) => {
     const card = event.target.closest("article");
     if (!card) return;
-    if (event.key === "Enter") open(card);
+    if (event.key === "Enter") {
+      event.preventDefault(); // else the same key presses the button that the dialog focuses
+      open(card);
+    }
     const next = step(event.key) && move(card, event.key);
     if (next) {
       event.preventDefault();
