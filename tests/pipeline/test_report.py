@@ -9,15 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.commits import QUARANTINED
-from pipeline.lease import hold_lease
-from pipeline.ledger import RunFolder
 from pipeline.report.page import write_report
 from pipeline.storage import canonical_uri
-from pipeline.work import RUN_FILE
 from tests.command import REPOSITORY
-from tests.pipeline.exported import PICTURES, ask, box_of, finished_output, label, name_of, put_pictures
-from tests.pipeline.outputs import MISSING, commit, job_of, labelled, pending, resolve
+from tests.pipeline.exported import PICTURES, ask, box_of, ended, finished_output, label, name_of, put_pictures
 
 SCREENSHOTS = REPOSITORY / "build" / "screenshots"
 SIZES = {"phone": (390, 844), "desktop": (1440, 900)}
@@ -83,15 +78,6 @@ def report(tmp_path_factory) -> Path:
     ended(output, "captions", "grounding", "qa")
     write_report(output, out=canonical_uri(str(folder / "report.html")))
     return folder / "report.html"
-
-
-def ended(output: str, *recipes: str) -> None:
-    """As a run of these recipes leaves its lease and its record."""
-    folder = RunFolder(canonical_uri(output))
-    with hold_lease(folder.lease_uri):
-        run = folder.get_json(RUN_FILE)
-        run["identity"]["recipes"] = dict.fromkeys(recipes, "0" * 16)
-        folder.put_json(RUN_FILE, run)
 
 
 def visible(page) -> int:
@@ -178,31 +164,3 @@ def test_gallery_is_walked_with_the_keyboard_alone(report, open_page):
     page.keyboard.press("Escape")
     assert not page.locator("#viewer").is_visible()
     assert first.evaluate("one => one === document.activeElement")
-
-
-def test_run_that_goes_on_is_told_from_its_commits_and_says_so(tmp_path):
-    source = put_pictures(tmp_path / "in", ["tall.png", "tiny.png", "wide.webp"])
-    work = resolve(job_of(source, tmp_path / "out"))
-    first, second, _ = pending(work)
-    with hold_lease(work.folder.lease_uri):
-        commit(work, labelled(work, first, says="seen first"))
-        commit(work, labelled(work, second, error=MISSING))
-        written = write_report(work.folder.output_uri, out=canonical_uri(str(tmp_path / "page.html")))
-    page = (tmp_path / "page.html").read_text()
-    assert written.num_rows == 2
-    assert "This run has not finished" in page
-    assert "seen first" in page
-    assert MISSING.message in page
-    assert QUARANTINED in page
-
-
-def test_image_that_is_gone_is_a_placeholder_with_the_reason(tmp_path):
-    source = put_pictures(tmp_path / "in", ["tall.png", "tiny.png"])
-    output = finished_output(
-        source, tmp_path / "out", lambda row: [label("captions", caption="A red thing.", style="plain")]
-    )
-    ended(output, "captions")
-    (tmp_path / "in/tall.png").unlink()
-    written = write_report(output, out=canonical_uri(str(tmp_path / "page.html")))
-    assert (written.num_cards, written.num_without_picture) == (2, 1)
-    assert "tall.png: no such file" in (tmp_path / "page.html").read_text()
