@@ -92,7 +92,7 @@ def cards(run: OpenRun, sample_ids: Sequence[str]) -> Iterator[Card]:
         rows = _rows_of(run, shard, ids)
         samples = [_sample(row, rows[row.sample_id]) for row in run.samples(shard, ids)]
         labelled = [sample for sample in samples if sample.rows]
-        pictures: dict[str, tuple[Picture, ...] | RowError] = {}
+        pictures: dict[str, tuple[CardPicture, ...] | RowError] = {}
         for first in range(0, len(labelled), ROWS_PER_BLOCK):
             block = labelled[first : first + ROWS_PER_BLOCK]
             for sample, found in zip(block, fetch(block), strict=True):

@@ -1,4 +1,4 @@
-"""The report of runs that go on, and of images that are gone; apart from Chromium, whose driver holds the event loop."""
+"""The report of unfinished runs and of images that are gone; apart from Chromium, whose driver holds the event loop."""
 
 from pipeline.commits import QUARANTINED
 from pipeline.lease import hold_lease
