@@ -281,6 +281,18 @@ def export(
 
 
 @app.command()
+def report(
+    output: Annotated[str, typer.Argument(help="The output of a job: a folder or an s3:// prefix.")],
+    out: Annotated[str | None, typer.Option(help="The HTML file; by default OUTPUT/_run/report.html.")] = None,
+    images: Annotated[int, typer.Option(min=0, help="Show at most this many samples in the gallery.")] = 120,
+) -> None:
+    """Write one HTML file that shows what a running or finished job did: counts, plots, labels on their images."""
+    from jobs.report import report_output
+
+    raise typer.Exit(report_output(output, out=out, max_images=images))
+
+
+@app.command()
 def bench(
     checkpoint: Annotated[
         str | None,

@@ -127,7 +127,7 @@ def _write(
 def _blocks(
     run: FinishedRun, samples: Samples, copy_images: bool
 ) -> Iterator[Iterator[tuple[Sample, tuple[Picture, ...] | RowError]]]:
-    fetch = FetchPictures(run) if copy_images else lambda block: map(labelled_pictures, block)
+    fetch = FetchPictures(run.job, run.folder) if copy_images else lambda block: map(labelled_pictures, block)
     remaining = iter(samples)
     while block := list(itertools.islice(remaining, ROWS_PER_BLOCK)):
         yield zip(block, fetch(block), strict=True)
