@@ -25,12 +25,14 @@ class Wanted:
     """What a run is to do: these recipes wherever no commit covers them, and once more what failed for these reasons.
 
     recipe_digests: by recipe; a pair committed under another digest is pending. run: this run's number; what it has
-    quarantined itself is not taken again. retried_kinds: of quarantined pairs, `ErrorKind`s to try again.
+    quarantined itself is not taken again. retried_kinds: of quarantined pairs, `ErrorKind`s to try again. absent_from:
+    shards of which the source no longer has all images; those that it lacks are not taken.
     """
 
     recipe_digests: Mapping[str, str]
     run: int = 1
     retried_kinds: frozenset[str] = TRANSIENT_KINDS
+    absent_from: frozenset[str] = frozenset()
 
     def is_tried_again(self, outcomes: pa.Table) -> np.ndarray:
         """(outcomes,) whether an outcome is a failure that is to be tried once more."""
@@ -59,6 +61,10 @@ class PendingPairs:
             is_pending_NR=self.is_pending_NR[some],
             num_earlier_attempts_N=self.num_earlier_attempts_N[some],
         )
+
+    def only(self, wanted_N: np.ndarray) -> "PendingPairs":
+        """Of these images."""
+        return dataclasses.replace(self, is_pending_NR=self.is_pending_NR & wanted_N[:, None])
 
     def recipes_of(self, images: np.ndarray) -> list[tuple[str, ...]]:
         """For each image its pending recipes."""
