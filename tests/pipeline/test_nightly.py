@@ -4,6 +4,7 @@ Runs are whole ones but for the cluster: in its place all that is pending is com
 """
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,17 @@ class Nights:
 
     def remove(self, name: str) -> None:
         open_store(self.source).delete(f"{self.source}/{name}")
+
+    def hide(self, name: str) -> Callable[[], object]:
+        """Takes an image away; gives what brings the very same one back, with its time."""
+        uri = f"{self.source}/{name}"
+        if self.source.startswith("s3://"):
+            data = open_store(uri).get(uri)
+            open_store(uri).delete(uri)
+            return lambda: open_store(uri).put(uri, data)
+        aside = Path(self.source).with_name(f"aside-{name}")
+        Path(uri).rename(aside)
+        return lambda: aside.rename(uri)
 
     def label(self, work, shards, lease, counts, on_progress) -> None:
         """In the place of the cluster."""
@@ -150,7 +162,7 @@ def test_reader_of_an_earlier_version_finds_all_of_it_after_later_nights(nights:
 
 def test_images_that_are_deleted_or_changed_are_marked_and_one_that_comes_back_is_not(nights: Nights):
     nights.run()
-    nights.remove("03.jpg")
+    bring_back_deleted, bring_back_changed = nights.hide("03.jpg"), nights.hide("05.jpg")
     nights.put("05.jpg", says=" anew")
     summary = nights.run()
     assert nights.labelled == ["05.jpg"]
@@ -160,8 +172,8 @@ def test_images_that_are_deleted_or_changed_are_marked_and_one_that_comes_back_i
     exported = export(nights.output, to="messages", copy_images=False)
     assert (exported.num_samples, exported.num_rows_not_in_source) == (19, 2)
 
-    nights.put("03.jpg")
-    nights.put("05.jpg")
+    bring_back_deleted()
+    bring_back_changed()
     summary = nights.run()
     assert nights.labelled == [], "both were labelled before"
     assert summary["source_states"] == {"present": 20, "changed": 1}
@@ -174,12 +186,12 @@ def test_image_that_was_deleted_before_it_was_labelled_is_skipped_until_it_comes
         patch.setattr(runs, "_label", lambda *everything: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             nights.run()
-    nights.remove("11.jpg")
+    bring_back = nights.hide("11.jpg")
     assert nights.run()["recipes"]["ocr"]["skipped"] == 1
     assert len(nights.labelled) == 19
     assert status(nights.output).recipes["ocr"] == {"labelled": 19, "quarantined": 0, "skipped": 1, "pending": 0}
     assert verify(nights.output).problems == []
-    nights.put("11.jpg")
+    bring_back()
     assert nights.run()["recipes"]["ocr"]["skipped"] == 0
     assert nights.labelled == ["11.jpg"]
 
