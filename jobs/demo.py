@@ -76,10 +76,10 @@ def run_demo(*, out: Path, images: Path | None, num_scenes: int | None, seed: in
         num_files = _upload(folder, f"s3://{BUCKET}/images")
         print(f"{num_files} files put into s3://{BUCKET}/images on this machine")
         summary = run_with_progress(job)
-        found = verify(job.output)
-        _download(job.output, out)
+        found = verify(job.output.uri)
+        _download(job.output.uri, out)
         # While the images can still be fetched.
-        write_report(job.output, out=canonical_uri(str(out / REPORT_FILE)))
+        write_report(job.output.uri, out=canonical_uri(str(out / REPORT_FILE)))
     print_summary({**summary, "output": str(out.resolve())})
     print(f"verified: {found.num_images} images, {found.num_problems} problems")
     if scenes:

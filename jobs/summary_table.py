@@ -6,6 +6,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from schemas.tables import PRESENT
+
 
 def print_summary(summary: Mapping[str, Any]) -> None:
     """What became of every image, per recipe, why some are in quarantine, how fast it went and where it is."""
@@ -41,5 +43,8 @@ def _lines(summary: Mapping[str, Any]) -> list[str]:
         )
     else:
         lines.append("this run: nothing was left to label")
+    if lost := {state: count for state, count in summary["source_states"].items() if state != PRESENT}:
+        states = ", ".join(f"{count} {state}" for state, count in sorted(lost.items()))
+        lines.append(f"no longer in the source as labelled: {states} (column source_state)")
     rows = ", ".join(f"{table} {rows}" for table, rows in summary["num_rows"].items())
-    return [*lines, f"rows: {rows}", f"dataset: {summary['output']}"]
+    return [*lines, f"rows: {rows}", f"dataset: {summary['dataset']}"]

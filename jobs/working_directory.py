@@ -59,8 +59,8 @@ def check_locations(job: JobSpec, names: Sequence[str]) -> None:
         for location in locations:
             if _is_relative(location) and not _is_sent(location, names):
                 raise ValueError(_elsewhere(key, location, "no file that is sent along lies there"))
-    if _is_relative(job.output):
-        raise ValueError(_elsewhere("output", job.output, "what is written there goes with the cluster"))
+    if _is_relative(job.output.uri):
+        raise ValueError(_elsewhere("output", job.output.uri, "what is written there goes with the cluster"))
 
 
 def _elsewhere(key: str, location: str, why: str) -> str:

@@ -3,6 +3,7 @@
     <output>/_run/run.json                     what this output was made from, and its shards
     <output>/_run/lease/NNNNNN.json            who runs on it now, or ran last
     <output>/_run/manifest/shard-NNNNN.parquet every input, in the order of the source
+    <output>/_run/absent/shard-NNNNN.parquet   which of them the source no longer has
     <output>/_run/staged/<table>/<name>.parquet
     <output>/_run/commits/<shard>/<name>.json  the staged files of one block, and how each (sample, recipe) in it ended
     <output>/_run/commits/<shard>/<name>.parquet  the same for the whole shard, once it was finalized
@@ -16,8 +17,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from pipeline.absent import source_states
 from pipeline.commits import Commit
 from pipeline.manifest import image_rows, read_shard, sample_ids
 from pipeline.pending import PendingPairs, Wanted, pending_pairs
@@ -25,10 +29,11 @@ from pipeline.read_ahead import in_order
 from pipeline.settled import settle
 from pipeline.storage import join_uri, open_store
 from schemas.rows import ImageRow
-from schemas.tables import ALL_TABLES
+from schemas.tables import ALL_TABLES, PRESENT
 
 CARD_NAME = "README.md"
 EXPORTS_NAME = "exports"
+VERSIONS_NAME, LATEST_NAME = "versions", "LATEST"
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,10 @@ class RunFolder:
     @property
     def manifest_uri(self) -> str:
         return join_uri(self.uri, "manifest")
+
+    @property
+    def absent_uri(self) -> str:
+        return join_uri(self.uri, "absent")
 
     @property
     def lease_uri(self) -> str:
@@ -74,7 +83,8 @@ class RunFolder:
     @property
     def reserved_uris(self) -> tuple[str, ...]:
         """The same without what is made of a finished dataset."""
-        return tuple(join_uri(self.output_uri, name) for name in ("_run", CARD_NAME, *ALL_TABLES))
+        names = ("_run", CARD_NAME, *ALL_TABLES, VERSIONS_NAME, LATEST_NAME)
+        return tuple(join_uri(self.output_uri, name) for name in names)
 
     def put_json(self, name: str, record: Mapping[str, Any]) -> None:
         text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
@@ -138,5 +148,13 @@ class RunFolder:
 
     def _pending_pairs(self, shard: str, wanted: Wanted, *, before_this_run: bool = False) -> PendingPairs:
         settled = settle(self.commits(shard), wanted.recipe_digests)
-        ids = sample_ids(self.shard_uri(shard))
-        return pending_pairs(ids, settled, wanted, before_this_run=before_this_run)
+        images = sample_ids(self.shard_uri(shard))
+        pairs = pending_pairs(images, settled, wanted, before_this_run=before_this_run)
+        if shard in wanted.absent_from:
+            return pairs.only(np.flatnonzero(self.is_present(shard, images)))
+        return pairs
+
+    def is_present(self, shard: str, images: pa.Array) -> np.ndarray:
+        """(N,) whether the source still has each image of a shard, of which it lacks some."""
+        states = source_states(self.absent_uri, shard, images)
+        return pc.equal(states, PRESENT).to_numpy(zero_copy_only=False)

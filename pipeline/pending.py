@@ -25,7 +25,8 @@ class Wanted:
     """What a run is to do: these recipes wherever no commit covers them, and once more what failed for these reasons.
 
     recipe_digests: by recipe; a pair committed under another digest is pending. run: this run's number; what it has
-    quarantined itself is not taken again. retried_kinds: of quarantined pairs, `ErrorKind`s to try again.
+    quarantined itself is not taken again. retried_kinds: of quarantined pairs, `ErrorKind`s to try again. absent_from:
+    shards of which the source no longer has all images; those that it lacks are not taken.
     """
 
     recipe_digests: Mapping[str, str]
@@ -33,6 +34,7 @@ class Wanted:
     retried_kinds: frozenset[str] = TRANSIENT_KINDS
     max_images_of: Mapping[str, int] = field(default_factory=dict)
     """By manifest shard: of those that were pending when the run began, only so many, the first ones."""
+    absent_from: frozenset[str] = frozenset()
 
     def is_tried_again(self, outcomes: pa.Table) -> np.ndarray:
         """(outcomes,) whether an outcome is a failure that is to be tried once more."""

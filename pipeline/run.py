@@ -16,12 +16,14 @@ from pipeline.dataset_card import dataset_card
 from pipeline.finalize import Accounts, finalize
 from pipeline.lease import Lease, hold_lease
 from pipeline.ledger import CARD_NAME
+from pipeline.leftovers import sweep
 from pipeline.pending import TRANSIENT_KINDS
 from pipeline.progress import Phase, Progress
 from pipeline.recipes.description import describe
 from pipeline.run_progress import RunProgress, counting
 from pipeline.stopping import stop_on_signal
 from pipeline.storage import join_uri, open_store
+from pipeline.versions import dataset_uri, point_to_latest, remove_version, version_name, version_uri
 from pipeline.whole_shards import Finalized, dataset_files
 from pipeline.work import Work, inspect
 from schemas import __version__
@@ -74,7 +76,10 @@ def run_job(
 def _run(work: Work, lease: Lease, clock: "_Clock", started_at: datetime, on_progress: OnProgress) -> dict[str, Any]:
     progress = RunProgress(work.num_images)
     last = Finalized.read(work.folder)
-    shards = list(work.shards) if last is None else last.unsettled_shards(work.folder, work.shards, work.wanted)
+    absent = {shard: of_shard.sha256 for shard, of_shard in work.absent.items()}
+    shards = list(work.shards)
+    if last is not None:
+        shards = last.unsettled_shards(work.folder, work.shards, work.wanted, absent)
     spent = ""
     if _has_pending(work, shards):
         spent = _label(work, shards, lease, progress, deadline(work.job.budget, started_at), on_progress)
@@ -83,10 +88,14 @@ def _run(work: Work, lease: Lease, clock: "_Clock", started_at: datetime, on_pro
     if spent and _has_pending(work, shards):
         raise _budget_spent(work, shards, spent, _this_run(work, progress, clock, started_at))
     earlier = work.folder.get_json(SUMMARY_FILE)
-    if last is not None and earlier is not None and not shards and last.dataset_is_there(work.folder):
+    if last is not None and earlier is not None and not shards and last.dataset_is_at(dataset_uri(work.folder)):
         summary = earlier | _this_run(work, progress, clock, started_at)
         work.folder.put_json(SUMMARY_FILE, summary)
+        _keep(work, last)
         return summary
+    keeps_versions = work.job.output.keep_versions is not None
+    version = version_name(work.wanted.run) if keeps_versions else None
+    new_uri = version_uri(work.folder, version)
     progress.phase = "finalizing"
     lease.report(lambda: asdict(progress.now()))
     on_progress(progress.now())
@@ -97,20 +106,45 @@ def _run(work: Work, lease: Lease, clock: "_Clock", started_at: datetime, on_pro
         recipe_digests=work.recipe_digests,
         carried_schema=work.carried_schema,
         duplicate_min_chars=work.duplicate_min_chars,
+        absent_from=work.absent,
+        dataset_uri=new_uri,
     )
     clock.lap("finalizing_s")
-    summary = _summary(work, accounts) | _this_run(work, progress, clock, started_at)
-    output_uri = work.folder.output_uri
-    open_store(output_uri).put(join_uri(output_uri, CARD_NAME), dataset_card(summary).encode())
+    if version is not None and last is not None and dict(last.sha256) == accounts.sha256:
+        last_uri = version_uri(work.folder, last.version)
+        if last.dataset_is_at(last_uri):
+            remove_version(work.folder, version)
+            version, new_uri = last.version, last_uri
+    summary = _summary(work, accounts) | {"dataset": new_uri} | _this_run(work, progress, clock, started_at)
+    open_store(new_uri).put(join_uri(new_uri, CARD_NAME), dataset_card(summary).encode())
     work.folder.put_json(SUMMARY_FILE, summary)
+    earlier_versions = last.versions if last is not None else ()
     finalized = Finalized(
         recipe_digests=work.recipe_digests,
         shards=accounts.whole_shards,
-        parts=dataset_files(work.folder),
+        parts=dataset_files(new_uri),
         sha256=accounts.sha256,
+        absent=absent,
+        version=version,
+        versions=tuple(dict.fromkeys((*earlier_versions, version))) if version is not None else (),
+        unnamed=last.unnamed if last is not None else (),
     )
     finalized.write(work.folder)
+    _keep(work, finalized, sweeping=True)
     return summary
+
+
+def _keep(work: Work, finalized: Finalized, *, sweeping: bool = False) -> None:
+    """Of versions as many as the job keeps, and of what lies below `_run` what is still of use."""
+    unnamed = finalized.unnamed
+    if sweeping:
+        named = {whole.commit.removesuffix(".parquet") for whole in finalized.shards.values()}
+        unnamed = sweep(work.folder, named=named, unnamed_before=unnamed)
+    versions = finalized.versions[-(work.job.output.keep_versions or 1) :]
+    if (versions, unnamed) != (finalized.versions, finalized.unnamed):
+        finalized = replace(finalized, versions=versions, unnamed=unnamed)
+        finalized.write(work.folder)
+    point_to_latest(work.folder, finalized)
 
 
 def _label(
@@ -243,6 +277,7 @@ def _summary(work: Work, accounts: Accounts) -> dict[str, Any]:
         "tables": {table: facts.as_dict() for table, facts in accounts.tables.items()},
         "most_repeated": {recipe: [asdict(text) for text in texts] for recipe, texts in accounts.most_repeated.items()},
         "made_by": {recipe.name: describe(recipe) for recipe in work.recipes},
+        "source_states": dict(accounts.source_states),
         "num_quarantined_images": accounts.num_quarantined_images,
         "quarantined_fraction": accounts.quarantined_fraction,
         "quarantined_by_kind": dict(accounts.quarantined_by_kind.most_common()),

@@ -35,6 +35,7 @@ __all__ = [
     "JobProblem",
     "JobSpec",
     "LimitsSpec",
+    "OutputSpec",
     "RecipeSpec",
     "ResourcesSpec",
     "SourceSpec",
@@ -164,6 +165,16 @@ class ResourcesSpec(Spec):
         return self
 
 
+class OutputSpec(Spec):
+    """Where the dataset is written."""
+
+    uri: Location
+    """Folder or `s3://` prefix."""
+    keep_versions: Whole | None = Field(default=None, ge=1)
+    """So many datasets are kept side by side, each in `versions/<run>/`, and `LATEST` names the newest; by default
+    there is one, and a run replaces it in place."""
+
+
 class JobSpec(Spec):
     """One labeling job, complete and checked. Equal specs describe the same job."""
 
@@ -175,8 +186,8 @@ class JobSpec(Spec):
     """The model: `nano` (built in), a folder, an `s3://` prefix or a hub id."""
     recipes: tuple[RecipeSpec, ...]
     """What to produce for every image; each recipe once, by name alone or with its own settings."""
-    output: Location
-    """Folder or `s3://` prefix of the dataset that is written."""
+    output: OutputSpec
+    """Where the dataset is written."""
     limits: LimitsSpec = LimitsSpec()
     """What is still accepted."""
     engine: EngineSpec = EngineSpec()
@@ -290,10 +301,11 @@ def _sound_entries(recipes: object) -> dict[int, RecipeSpec]:
 
 
 def _spelled_out(document: Mapping[Any, Any]) -> dict[Any, Any]:
-    """A source that is a plain URI and recipes that are plain names, as the mappings they stand for."""
+    """A source and an output that are plain URIs and recipes that are plain names, as the mappings they stand for."""
     full = dict(document)
-    if isinstance(full.get("source"), str):
-        full["source"] = {"uri": full["source"]}
+    for key in ("source", "output"):
+        if isinstance(full.get(key), str):
+            full[key] = {"uri": full[key]}
     if isinstance(full.get("recipes"), list | tuple):
         full["recipes"] = [{"name": entry} if isinstance(entry, str) else entry for entry in full["recipes"]]
     return full
