@@ -167,7 +167,7 @@ def plan(
 
 @app.command()
 def label(
-    image: Annotated[str, typer.Argument(help="A file, or an s3:// URI.")],
+    images: Annotated[list[str], typer.Argument(help="Files, or s3:// URIs.", metavar="IMAGE...")],
     recipe: Annotated[
         list[str] | None,
         typer.Option(help="A recipe (labelmill recipes lists them) or a file of your own; may be repeated."),
@@ -179,18 +179,23 @@ def label(
         list[str] | None,
         typer.Option("--set", metavar="a.b=value", help="A setting as in a job file, e.g. engine.dtype=float32."),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the labels as JSON.")] = False,
+    draw: Annotated[
+        Path | None,
+        typer.Option(metavar="OUT.png", help="Draw the boxes over the image; of several images OUT-1.png and so on."),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the labels as JSON, an image a line.")] = False,
 ) -> None:
-    """Label one image and print the result; without --recipe, a caption."""
-    from jobs.label import label_file
+    """Label images, each by itself, and print the results; without --recipe, captions."""
+    from jobs.label import label_files
 
-    code = label_file(
-        image,
+    code = label_files(
+        images,
         recipes=recipe or [],
         questions=question or [],
         queries=query or [],
         checkpoint=checkpoint,
         overrides=set_ or [],
+        draw=draw,
         as_json=json,
     )
     raise typer.Exit(code)
