@@ -164,9 +164,7 @@ class RankedView:
         self._engine._ranks[rank].tell(CloseView(number=next(self._engine._numbers), view=self._number))
         self._engine._release_rank(rank)
 
-    async def generate(
-        self, text: str | Sequence[Any], *, on_text: OnText | None = None, **params: Any
-    ) -> Completion:
+    async def generate(self, text: str | Sequence[Any], *, on_text: OnText | None = None, **params: Any) -> Completion:
         """As `ImageView.generate`."""
         return await self._completion("generate", text, params, on_text)
 

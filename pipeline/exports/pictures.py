@@ -47,10 +47,8 @@ class FetchPictures:
     """Blocks of samples -> the pictures of each, or why there are none."""
 
     def __init__(self, run: FinishedRun) -> None:
-        image_column, folder_uri = _layout(run)
         self._limits = run.job.limits
-        policy = UriPolicy.of_source(run.job.source, folder_uri)
-        self._fetch = FetchImage(**fetch_arguments(run.job, image_column=image_column, uri_policy=policy))
+        self._fetch = fetch_of(run)
 
     def __call__(self, samples: Sequence[Sample]) -> Iterator[tuple[Picture, ...] | RowError]:
         block = self._fetch(to_columns([sample.row for sample in samples]))
@@ -103,6 +101,13 @@ def image_name(sample_id: str, index: int, extension: str, suffix: str = "") -> 
     one."""
     place = f"-{index}" if index else ""
     return f"images/{sample_id[:2]}/{sample_id}{place}{suffix}.{extension}"
+
+
+def fetch_of(run: FinishedRun) -> FetchImage:
+    """The images of the run's manifest, fetched as its job fetches them."""
+    image_column, folder_uri = _layout(run)
+    policy = UriPolicy.of_source(run.job.source, folder_uri)
+    return FetchImage(**fetch_arguments(run.job, image_column=image_column, uri_policy=policy))
 
 
 def _layout(run: FinishedRun) -> tuple[str | None, str]:
