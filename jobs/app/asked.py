@@ -89,7 +89,9 @@ def _spec(entry: dict[str, Any]) -> RecipeSpec:
     try:
         return RecipeSpec(**entry)
     except ValidationError as error:
-        raise ValueError(f"{entry['name']}: {'; '.join(str(problem) for problem in problems_of(error))}.") from None
+        raise ValueError(
+            f"{entry['name']}: {'; '.join(str(problem) for problem in problems_of(error, RecipeSpec))}."
+        ) from None
 
 
 def _lines(text: str) -> list[str]:

@@ -18,16 +18,18 @@ Stack = list[Place]
 def build(gr: Any, reader: OutputReader) -> None:
     """Inside of `gr.Blocks`."""
     with gr.Row():
-        table = gr.Dropdown(list(reader.tables), value=reader.tables[0], label="Table", elem_id="lm-table")
-        recipe = gr.Dropdown([("all", ""), *reader.recipes], value="", label="Recipe", elem_id="lm-recipe")
-        flag = gr.Textbox(label="Flag, or kind of error", elem_id="lm-flag")
-        text = gr.Textbox(
-            label="Text", placeholder="in the answer, the question or the image's name", elem_id="lm-text"
+        table = gr.Dropdown(
+            list(reader.tables), value=reader.tables[0], label="Table", filterable=False, elem_id="lm-table"
         )
+        recipe = gr.Dropdown(
+            [("all", ""), *reader.recipes], value="", label="Recipe", filterable=False, elem_id="lm-recipe"
+        )
+        flag = gr.Textbox(label="Flag, or kind of error", elem_id="lm-flag")
+        text = gr.Textbox(label="Text", placeholder="anywhere in the row", elem_id="lm-text")
     with gr.Row():
-        previous = gr.Button("Previous", elem_id="lm-previous", interactive=False)
-        show = gr.Button("Show", variant="primary", elem_id="lm-show")
-        following = gr.Button("Next", elem_id="lm-next", interactive=False)
+        previous = gr.Button("Previous", min_width=80, elem_id="lm-previous", interactive=False)
+        show = gr.Button("Show", min_width=80, variant="primary", elem_id="lm-show")
+        following = gr.Button("Next", min_width=80, elem_id="lm-next", interactive=False)
     said = gr.HTML(elem_id="lm-page", elem_classes="lm-html", padding=False)
     rows = gr.HTML(elem_id="lm-rows", elem_classes="lm-html", padding=False)
     state = gr.State([Place()])

@@ -30,6 +30,12 @@ def message(text: str, *, kind: str = "error") -> str:
     return f'<div class="lm-message lm-{kind}" role="{role}">{escape(text)}</div>'
 
 
+def abouts(recipes: Mapping[str, str]) -> str:
+    """What each recipe is for."""
+    lines = "".join(f"<div><b>{escape(name)}</b> {escape(about)}</div>" for name, about in recipes.items())
+    return f'<div class="lm-asked">{lines}</div>'
+
+
 def data_uri(pixels: np.ndarray) -> str:
     """Of uint8 [height, width, 3]: without loss where it is small, as JPEG where it is not."""
     file = io.BytesIO()
@@ -42,25 +48,24 @@ def data_uri(pixels: np.ndarray) -> str:
 def picture(
     preview: Preview, *, alt: str, boxes: Sequence[Box] = (), crops: Sequence[tuple[float, float, float, float]] = ()
 ) -> str:
-    """The image with its boxes and the edges of its tiles drawn over it, at whatever size it is shown."""
+    """The image with its boxes and the edges of its tiles drawn over it."""
     width, height = preview.width_px, preview.height_px
     stroke = max(width, height) / 250
     drawn = [_crop(crop, stroke) for crop in crops] if len(crops) > 1 else []
     drawn += [_box(box, index, stroke, width, height) for index, box in enumerate(boxes)]
     svg = f'<svg viewBox="0 0 {width} {height}" preserveAspectRatio="none" aria-hidden="true">{"".join(drawn)}</svg>'
-    shown_width = min(width, 1024, round(560 * width / height))
-    shown_width = max(shown_width, min(360, round(560 * width / height)))
+    shown_width = max(1, min(max(width, 360), 1024, round(560 * width / height)))
     return (
-        f'<div class="lm-picture" style="width:{shown_width}px;aspect-ratio:{width}/{height}">'
+        f'<div class="lm-picture" style="max-width:{shown_width}px;aspect-ratio:{width}/{height}">'
         f'<img src="{data_uri(preview.pixels)}" alt="{escape(alt)}">{svg}</div>'
     )
 
 
 def _box(box: Box, index: int, stroke: float, width: int, height: int) -> str:
-    color, size = COLORS[index % len(COLORS)], stroke * 7
+    color, size = COLORS[index % len(COLORS)], stroke * 9
     label = str(box["label"])[:60]
     x1, y1, x2, y2 = (float(box[name]) for name in ("x1", "y1", "x2", "y2"))
-    top = y1 - stroke if y1 > size * 1.4 else y1 + size * 1.3
+    top = y1 - 2 * stroke if y1 > size * 1.4 else y1 + size * 1.3
     left = min(x1, max(0.0, width - len(label) * size * 0.6))
     text = (
         f'<text x="{left:.1f}" y="{min(top, height - stroke):.1f}" font-size="{size:.1f}" fill="{color}" stroke="#fff" '
@@ -139,7 +144,7 @@ def labels(row: ImageRow, notes: Sequence[str] = ()) -> str:
 
 def _label(label: Label) -> str:
     again = f", attempt {label.attempts}" if label.attempts > 1 else ""
-    aside = f"{label.num_output_tokens} tokens, {label.finish_reason}, mean log-probability {label.mean_logprob:.2f}"
+    aside = f"{label.num_output_tokens} tokens, {label.finish_reason}, mean log-probability {label.mean_logprob:.3f}"
     asked = [(name, str(label.values[name])) for name in _ASKED if label.values.get(name)]
     return _card(
         title=label.recipe,
@@ -179,13 +184,16 @@ def _card(
         f'<div class="lm-asked"><b>{escape(name)}</b> {escape(_cut(value))}</div>' for name, value in asked if value
     )
     caret = '<span class="lm-caret"></span>' if is_writing else ""
+    said = f'<div class="lm-text">{escape(_cut(text))}{caret}</div>' if text or caret else ""
     return (
         f'<section class="lm-card"><header><b>{escape(title)}</b> <small>{escape(aside)}</small></header>{questions}'
-        f'<div class="lm-text">{escape(_cut(text))}{caret}</div>{extra}</section>'
+        f"{said}{extra}</section>"
     )
 
 
 def _text_of(values: Mapping[str, Any]) -> str:
+    if values.get("query") and values.get("boxes"):  # which say all that the text says
+        return ""
     texts = [str(values[name]) for name in _TEXTS if values.get(name) not in (None, "")]
     if values.get("reasoning"):
         texts.insert(0, str(values["reasoning"]))

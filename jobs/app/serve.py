@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jobs.app import browse_tab, try_tab
 from jobs.app.guard import Guard, is_loopback
@@ -19,10 +19,16 @@ from jobs.app.style import CSS, FONT, FONT_MONO
 from jobs.exit_codes import EXIT_DONE
 from schemas.job import EngineSpec, LimitsSpec
 
+if TYPE_CHECKING:
+    from pipeline.app.browse import OutputReader
+    from pipeline.app.studio import Studio
+
 _CLOSE_GRACE_S = 2
 """Open tabs hold connections; so long they may take to end."""
 _KEPT_S = 3600
 """Uploads that are older are deleted."""
+_SAMPLES_KEPT = 4
+"""Uploads are refused while there are as many bytes of them as this many samples can have."""
 
 
 def serve_app(*, checkpoint: str, output: str | None, host: str, port: int) -> int:
@@ -36,19 +42,41 @@ def serve_app(*, checkpoint: str, output: str | None, host: str, port: int) -> i
     with tempfile.TemporaryDirectory(prefix="labelmill-app-", ignore_cleanup_errors=True) as folder:
         gr, uvicorn = _gradio(Path(folder))
         with _listening(host, port) as listener, contextlib.ExitStack() as stack:
-            # torch is imported from here on: what is wrong with the arguments has been told.
+            # Not at the top: what is missing or taken is told before they are imported.
             from pipeline.app.browse import OutputReader
             from pipeline.app.studio import Studio
 
             reader = stack.enter_context(contextlib.closing(OutputReader(output))) if output is not None else None
-            limits = LimitsSpec()
-            studio = stack.enter_context(Studio(checkpoint=checkpoint, engine=EngineSpec(), limits=limits))
-            app = _guarded(gr, _page(gr, studio, reader, Path(folder)), host, limits, Path(folder))
+            studio = stack.enter_context(Studio(checkpoint=checkpoint, engine=EngineSpec(), limits=LimitsSpec()))
+            app = build_app(gr, studio, reader, host=host, uploads=Path(folder))
             config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=_CLOSE_GRACE_S)
             _say_where(host, listener)
             with contextlib.suppress(KeyboardInterrupt):  # how one ends it
                 uvicorn.Server(config).run(sockets=[listener])
     return EXIT_DONE
+
+
+def build_app(gr: Any, studio: "Studio", reader: "OutputReader | None", *, host: str, uploads: Path) -> Guard:
+    """The ASGI application. `uploads`: Gradio's own folder (`GRADIO_TEMP_DIR`)."""
+    from fastapi import FastAPI  # Gradio brings it
+
+    limits = studio.limits
+    mounted = gr.mount_gradio_app(
+        FastAPI(openapi_url=None, docs_url=None, redoc_url=None),
+        _page(gr, studio, reader, uploads),
+        path="/",
+        theme=gr.themes.Default(font=FONT, font_mono=FONT_MONO),
+        css=CSS,
+        footer_links=[],
+        max_file_size=limits.max_bytes,
+        show_error=False,
+        enable_monitoring=False,
+        ssr_mode=False,
+        pwa=False,
+        mcp_server=False,
+    )
+    max_uploaded_bytes = _SAMPLES_KEPT * limits.max_images * limits.max_bytes
+    return Guard(mounted, only_loopback=is_loopback(host), uploads=uploads, max_uploaded_bytes=max_uploaded_bytes)
 
 
 def _gradio(folder: Path) -> tuple[Any, Any]:
@@ -93,7 +121,7 @@ def _say_where(host: str, listener: socket.socket) -> None:
     print(f"labelmill app: http://{shown}:{port}/ (Ctrl-C ends it)", flush=True)
 
 
-def _page(gr: Any, studio: Any, reader: Any, uploads: Path) -> Any:
+def _page(gr: Any, studio: "Studio", reader: "OutputReader | None", uploads: Path) -> Any:
     with gr.Blocks(title="labelmill", analytics_enabled=False, delete_cache=(60, _KEPT_S)) as page:
         with gr.Tabs():
             with gr.Tab("Try", id="try"):
@@ -105,25 +133,3 @@ def _page(gr: Any, studio: Any, reader: Any, uploads: Path) -> Any:
                     browse_tab.build(gr, reader)
     page.queue(default_concurrency_limit=8, max_size=256)
     return page
-
-
-def _guarded(gr: Any, page: Any, host: str, limits: LimitsSpec, uploads: Path) -> Guard:
-    from fastapi import FastAPI  # Gradio brings it
-
-    theme = gr.themes.Default(font=FONT, font_mono=FONT_MONO)
-    mounted = gr.mount_gradio_app(
-        FastAPI(openapi_url=None, docs_url=None, redoc_url=None),
-        page,
-        path="/",
-        theme=theme,
-        css=CSS,
-        footer_links=[],
-        max_file_size=limits.max_bytes,
-        show_error=False,
-        enable_monitoring=False,
-        ssr_mode=False,
-        pwa=False,
-        mcp_server=False,
-    )
-    max_uploaded_bytes = 4 * limits.max_images * limits.max_bytes
-    return Guard(mounted, only_loopback=is_loopback(host), uploads=uploads, max_uploaded_bytes=max_uploaded_bytes)

@@ -4,6 +4,8 @@ FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "A
 FONT_MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
 
 CSS = """
+:root { --lm-subdued: #5a606b; }
+.dark { --lm-subdued: #a9b0bd; }
 .gradio-container { max-width: 1280px !important; margin: 0 auto !important; }
 footer { display: none !important; }
 #lm-files a { pointer-events: none; text-decoration: none; }
@@ -13,22 +15,22 @@ footer { display: none !important; }
   border-color: var(--border-color-primary); }
 .dark .lm-error { background: #3d1613; color: #ffd9d5; border-color: #7a2b25; }
 .lm-html figure { margin: 0 0 14px; }
-.lm-html figcaption { font-size: 13px; color: var(--body-text-color-subdued); margin-bottom: 4px;
+.lm-html figcaption { font-size: 13px; color: var(--lm-subdued); margin-bottom: 4px;
   overflow-wrap: anywhere; }
-.lm-picture { position: relative; max-width: 100%; }
+.lm-picture { position: relative; width: 100%; }
 .lm-picture img { width: 100%; height: 100%; display: block; border-radius: 6px; margin: 0; }
 .lm-picture svg { position: absolute; inset: 0; width: 100%; height: 100%; overflow: hidden; }
 .lm-picture text { font-family: system-ui, sans-serif; font-weight: 600; }
 .lm-tiles { display: flex; flex-wrap: wrap; gap: 16px; align-items: flex-start; }
 .lm-tiles > div { min-width: 0; }
 .lm-tiles img { width: 100%; display: block; border-radius: 3px; margin: 0; }
-.lm-tiles small { color: var(--body-text-color-subdued); }
+.lm-tiles small { color: var(--lm-subdued); }
 .lm-global { width: 160px; }
 .lm-grid { display: grid; gap: 3px; }
 .lm-card { border: 1px solid var(--border-color-primary); border-radius: 8px; padding: 10px 14px; margin-bottom: 10px;
   background: var(--background-fill-primary); color: var(--body-text-color); }
-.lm-card header small { color: var(--body-text-color-subdued); margin-left: 4px; }
-.lm-asked { font-size: 14px; color: var(--body-text-color-subdued); overflow-wrap: anywhere; }
+.lm-card header small { color: var(--lm-subdued); margin-left: 4px; }
+.lm-asked { font-size: 14px; color: var(--lm-subdued); overflow-wrap: anywhere; }
 .lm-text { white-space: pre-wrap; overflow-wrap: anywhere; margin-top: 4px; max-height: 480px; overflow-y: auto; }
 .lm-caret { display: inline-block; width: 8px; height: 1em; vertical-align: text-bottom; margin-left: 2px;
   background: var(--color-accent); }

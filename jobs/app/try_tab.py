@@ -5,7 +5,7 @@ The generator that Gradio runs for a tab owns the tab's labeling: however it end
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,9 @@ REFRESH_S = 0.15
 MAX_AT_ONCE = 64
 """Tabs that are answered at the same time; more wait."""
 
+_PRIVATE: dict[str, Any] = {"api_visibility": "private"}
+"""Gradio would else write out how to call each event by a client of its own."""
+
 Shown = tuple[Any, Any, Any, Any]
 """HTML of the message, the pictures, the answers and the tiles; a component's update leaves it as it is."""
 
@@ -30,7 +33,7 @@ def build(gr: Any, studio: Studio, uploads: Path) -> None:
     """Inside of `gr.Blocks`. `uploads`: the folder that Gradio puts files into, and the only one that is read."""
     names = built_in_names()
     with gr.Row():
-        with gr.Column(scale=2, min_width=320):
+        with gr.Column(scale=2, min_width=240):
             files = gr.File(
                 label="Images (several make one sample)",
                 file_count="multiple",
@@ -39,17 +42,21 @@ def build(gr: Any, studio: Studio, uploads: Path) -> None:
                 elem_id="lm-files",
             )
             recipes = gr.Dropdown(
-                [(f"{name}: {_about(name)}", name) for name in names],
+                names,
                 value=["caption"],
                 multiselect=True,
                 label="Recipes",
                 elem_id="lm-recipes",
             )
+            about = gr.HTML(_abouts(["caption"]), elem_classes="lm-html", padding=False)
+            recipes.change(_abouts, inputs=[recipes], outputs=[about], show_progress="hidden", **_PRIVATE)
             questions = gr.Textbox(label="Questions", placeholder="one on each line", lines=2, elem_id="lm-questions")
             queries = gr.Textbox(label="Things to find", placeholder="one on each line", lines=2, elem_id="lm-queries")
-            with gr.Accordion("Settings", open=False):
+            with gr.Accordion("Settings", open=False, elem_id="lm-settings"):
                 style = gr.Dropdown(["", *_styles(names)], value="", label="Style", info="Of recipes that have it.")
-                max_new_tokens = gr.Number(label="Longest answer, in tokens", value=None, precision=0)
+                max_new_tokens = gr.Number(
+                    label="Longest answer, in tokens", value=None, precision=0, elem_id="lm-longest"
+                )
                 temperature = gr.Number(label="Temperature", value=None, info="0 takes the most likely token.")
                 mark_kind = gr.Dropdown(list(MARK_KINDS), value="box", label="Mark, for visual-prompt")
                 mark_points = gr.Textbox(
@@ -58,7 +65,7 @@ def build(gr: Any, studio: Studio, uploads: Path) -> None:
             with gr.Row():
                 run = gr.Button("Label", variant="primary", elem_id="lm-run")
                 stop = gr.Button("Stop", elem_id="lm-stop")
-        with gr.Column(scale=3, min_width=320):
+        with gr.Column(scale=3, min_width=240):
             said = gr.HTML(elem_id="lm-said", elem_classes="lm-html", padding=False)
             shown = gr.HTML(elem_id="lm-pictures", elem_classes="lm-html", padding=False)
             answers = gr.HTML(elem_id="lm-answers", elem_classes="lm-html", padding=False)
@@ -102,18 +109,20 @@ def build(gr: Any, studio: Studio, uploads: Path) -> None:
         outputs=[said, shown, answers, tiles],
         concurrency_limit=MAX_AT_ONCE,
         show_progress="hidden",
-        api_visibility="private",
+        **_PRIVATE,
     )
     stop.click(
         lambda: markup.message("Stopped.", kind="note"),
         outputs=[said],
         cancels=[running],
         show_progress="hidden",
-        api_visibility="private",
+        **_PRIVATE,
     )
 
 
-async def _labelled(gr: Any, studio: Studio, files: Sequence[tuple[str, Path]], wanted: Asked) -> AsyncIterator[Shown]:
+async def _labelled(
+    gr: Any, studio: Studio, files: Sequence[tuple[str, Path]], wanted: Asked
+) -> AsyncGenerator[Shown, None]:
     yield markup.message("Reading the images …", kind="busy"), "", "", ""
     prepared = await asyncio.to_thread(studio.prepare, files, mark=wanted.mark)
     if prepared.row.error is not None:
@@ -163,9 +172,8 @@ def _words(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}"
 
 
-def _about(name: str) -> str:
-    about = load_recipe(name).file.about
-    return about if len(about) <= 90 else f"{about[:90].rsplit(' ', 1)[0]} …"
+def _abouts(names: Sequence[str] | None) -> str:
+    return markup.abouts({name: load_recipe(name).file.about for name in names or ()})
 
 
 def _styles(names: Sequence[str]) -> list[str]:
