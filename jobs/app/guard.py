@@ -1,8 +1,13 @@
 """What reaches Gradio's server: nothing that reads files or fetches from elsewhere, for nobody whom the browser was
-tricked into speaking for, and no more uploads than fit."""
+tricked into speaking for, and no more uploads than fit.
+
+A request names an upload by its path on this machine. Gradio, mounted into another application, takes any path, and
+downloads one that is a URL: here only those in the folder of uploads pass.
+"""
 
 import ipaddress
-from collections.abc import Awaitable, Callable, MutableMapping
+import json
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +19,8 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 _CLOSED = ("/file=", "/file/", "/proxy=", "/monitoring", "/stream/", "/deep_link", "/component_server")
 """Routes that the page does not use: they read files, fetch from other hosts, or tell of other people's requests."""
 _UPLOAD = "/upload"
+_MAX_BODY_BYTES = 1 << 20
+"""Of a request that is no upload: what has been filled in on the page."""
 _HEADERS = (
     (
         b"content-security-policy",
@@ -44,10 +51,11 @@ class Guard:
             await self._app(scope, receive, send)
             return
         refused = self._refused(scope)
+        if refused is None and scope["method"] == "POST" and not scope["path"].endswith(_UPLOAD):
+            body = await _body(receive)
+            refused, receive = self._refused_body(body), _again(body, receive)
         if refused is not None:
-            status, text = refused
-            await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", b"text/plain")]})
-            await send({"type": "http.response.body", "body": text.encode()})
+            await _refuse(send, *refused)
             return
 
         async def send_with_headers(message: MutableMapping[str, Any]) -> None:
@@ -69,6 +77,23 @@ class Guard:
             return 413, "the app holds too many uploads: try again later"
         return None
 
+    def _refused_body(self, body: bytes) -> tuple[int, str] | None:
+        if len(body) > _MAX_BODY_BYTES:
+            return 413, "the request is too long"
+        try:
+            value = json.loads(body or b"null")
+        except (ValueError, RecursionError):
+            return 400, "the request is not JSON"
+        if all(self._is_upload(path) for path in _paths_in(value)):
+            return None
+        return 403, "the request names a file that was not uploaded"
+
+    def _is_upload(self, path: object) -> bool:
+        try:
+            return isinstance(path, str) and Path(path).resolve().is_relative_to(self._uploads.resolve())
+        except (OSError, ValueError):  # too long, or with a null in it
+            return False
+
 
 def is_loopback(host: str) -> bool:
     if host == "localhost":
@@ -77,6 +102,45 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+async def _body(receive: Receive) -> bytes:
+    """Cut off soon after what is allowed."""
+    body = b""
+    while len(body) <= _MAX_BODY_BYTES:
+        message = await receive()
+        body += message.get("body", b"")
+        if not message.get("more_body", False):
+            break
+    return body
+
+
+def _again(body: bytes, receive: Receive) -> Receive:
+    """What has been received, for whoever comes next, and then what follows it."""
+    waiting = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive_again() -> MutableMapping[str, Any]:
+        return waiting.pop() if waiting else await receive()
+
+    return receive_again
+
+
+async def _refuse(send: Send, status: int, text: str) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", b"text/plain")]})
+    await send({"type": "http.response.body", "body": text.encode()})
+
+
+def _paths_in(value: object) -> Iterator[object]:
+    """What stands under the key `path`, however deep."""
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, dict):
+            if "path" in one:
+                yield one["path"]
+            waiting += one.values()
+        elif isinstance(one, list):
+            waiting += one
 
 
 def _host_of(header: str) -> str:

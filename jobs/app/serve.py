@@ -5,6 +5,7 @@ share links, no fonts from elsewhere, its files in a folder of the app's own tha
 """
 
 import contextlib
+import logging
 import os
 import socket
 import sys
@@ -52,7 +53,7 @@ def serve_app(*, checkpoint: str, output: str | None, host: str, port: int) -> i
             config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=_CLOSE_GRACE_S)
             _say_where(host, listener)
             with contextlib.suppress(KeyboardInterrupt):  # how one ends it
-                uvicorn.Server(config).run(sockets=[listener])
+                _server(uvicorn, config).run(sockets=[listener])
     return EXIT_DONE
 
 
@@ -109,6 +110,16 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
         yield listener
 
 
+def _server(uvicorn: Any, config: Any) -> Any:
+    class Server(uvicorn.Server):  # type: ignore[misc]
+        async def shutdown(self, sockets: Any = None) -> None:
+            # Open tabs wait for news on connections that are cut here, each with a page of traces.
+            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+            await super().shutdown(sockets)
+
+    return Server(config)
+
+
 def _say_where(host: str, listener: socket.socket) -> None:
     port = listener.getsockname()[1]
     shown = f"[{host}]" if ":" in host else host
@@ -131,5 +142,6 @@ def _page(gr: Any, studio: "Studio", reader: "OutputReader | None", uploads: Pat
                     browse_tab.build_without_output(gr)
                 else:
                     browse_tab.build(gr, reader)
+    page.has_launched = True  # Gradio checks the paths of uploads only then, and mounting does not say so
     page.queue(default_concurrency_limit=8, max_size=256)
     return page

@@ -329,20 +329,29 @@ def test_page_of_another_name_that_points_here_is_refused(nano: str):
     assert status_of(nano, Host="localhost:7860") == 200
 
 
-def test_file_elsewhere_cannot_be_named_as_an_upload(browser: Any, nano: str, scene: Scene, tmp_path: Path):
+@pytest.mark.parametrize("where", ["on disk", "on disk, past the uploads", "on another host"])
+def test_file_elsewhere_cannot_be_named_as_an_upload(
+    browser: Any, nano: str, scene: Scene, tmp_path: Path, uploads: Path, where: str
+):
     elsewhere = tmp_path / "private.png"
     scene.image.save(elsewhere)
+    path = {
+        "on disk": str(elsewhere),
+        "on disk, past the uploads": f"{uploads}/../{elsewhere.relative_to(tmp_path.parent)}",
+        "on another host": "https://example.com/private.png",
+    }[where]
     tab = Tab(browser, nano)
     upload(tab, file_of(scene.image))
 
     def name_another_file(route: Any) -> None:
         body = json.loads(route.request.post_data)
-        body["data"][0][0] |= {"path": str(elsewhere)}
+        body["data"][0][0] |= {"path": path}
         route.continue_(post_data=json.dumps(body))
 
     tab.page.route("**/gradio_api/queue/join*", name_another_file)
-    run(tab)
-    tab.page.wait_for_selector("#lm-said .error, .toast-wrap, [data-testid=toast-body]")
+    with tab.page.expect_response("**/gradio_api/queue/join*") as answer:
+        run(tab)
+    assert answer.value.status == 403
     assert tab.page.locator("#lm-pictures img").count() == 0
     tab.page.close()
 
