@@ -144,7 +144,7 @@ def labels(row: ImageRow, notes: Sequence[str] = ()) -> str:
 
 def _label(label: Label) -> str:
     again = f", attempt {label.attempts}" if label.attempts > 1 else ""
-    aside = f"{label.num_output_tokens} tokens, {label.finish_reason}, mean log-probability {label.mean_logprob:.3f}"
+    aside = f"{_tokens(label.num_output_tokens)}, {label.finish_reason}, mean log-probability {label.mean_logprob:.3f}"
     asked = [(name, str(label.values[name])) for name in _ASKED if label.values.get(name)]
     return _card(
         title=label.recipe,
@@ -169,7 +169,7 @@ def row_card(table_row: Mapping[str, Any], shown: str) -> str:
         asked = [(name, str(table_row[name])) for name in _ASKED if table_row.get(name)]
         card = _card(
             title=table_row["recipe"],
-            aside=f"{table_row['num_output_tokens']} tokens, {table_row['finish_reason']}",
+            aside=f"{_tokens(table_row['num_output_tokens'])}, {table_row['finish_reason']}",
             asked=[("image", table_row["image_uri"] or ""), *asked],
             text=_text_of(table_row),
             extra=_flags(table_row["flags"] or ()) + _list_of_boxes(table_row.get("boxes")),
@@ -198,6 +198,10 @@ def _text_of(values: Mapping[str, Any]) -> str:
     if values.get("reasoning"):
         texts.insert(0, str(values["reasoning"]))
     return texts[0] if len(texts) == 1 or values.get("caption") else "\n".join(texts)
+
+
+def _tokens(count: int) -> str:
+    return f"{count} token{'' if count == 1 else 's'}"
 
 
 def _cut(text: str) -> str:

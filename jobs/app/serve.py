@@ -111,7 +111,7 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
 
 
 def _server(uvicorn: Any, config: Any) -> Any:
-    class Server(uvicorn.Server):  # type: ignore[misc]
+    class Server(uvicorn.Server):
         async def shutdown(self, sockets: Any = None) -> None:
             # Open tabs wait for news on connections that are cut here, each with a page of traces.
             logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)

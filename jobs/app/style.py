@@ -14,12 +14,13 @@ footer { display: none !important; }
 .lm-note, .lm-busy { background: var(--background-fill-secondary); color: var(--body-text-color);
   border-color: var(--border-color-primary); }
 .dark .lm-error { background: #3d1613; color: #ffd9d5; border-color: #7a2b25; }
+.lm-html { overflow-x: clip; }
 .lm-html figure { margin: 0 0 14px; }
 .lm-html figcaption { font-size: 13px; color: var(--lm-subdued); margin-bottom: 4px;
   overflow-wrap: anywhere; }
-.lm-picture { position: relative; width: 100%; }
+.lm-picture { position: relative; width: 100%; border-radius: 6px; box-shadow: 0 0 0 1px var(--border-color-primary); }
 .lm-picture img { width: 100%; height: 100%; display: block; border-radius: 6px; margin: 0; }
-.lm-picture svg { position: absolute; inset: 0; width: 100%; height: 100%; overflow: hidden; }
+.lm-picture svg { position: absolute; inset: 0; width: 100%; height: 100%; overflow: visible; }
 .lm-picture text { font-family: system-ui, sans-serif; font-weight: 600; }
 .lm-tiles { display: flex; flex-wrap: wrap; gap: 16px; align-items: flex-start; }
 .lm-tiles > div { min-width: 0; }

@@ -63,8 +63,8 @@ def build(gr: Any, studio: Studio, uploads: Path) -> None:
                     label="Points of the mark", placeholder="x, y, x, y in pixels of the first image"
                 )
             with gr.Row():
-                run = gr.Button("Label", variant="primary", elem_id="lm-run")
-                stop = gr.Button("Stop", elem_id="lm-stop")
+                run = gr.Button("Label", min_width=80, variant="primary", elem_id="lm-run")
+                stop = gr.Button("Stop", min_width=80, elem_id="lm-stop")
         with gr.Column(scale=3, min_width=240):
             said = gr.HTML(elem_id="lm-said", elem_classes="lm-html", padding=False)
             shown = gr.HTML(elem_id="lm-pictures", elem_classes="lm-html", padding=False)
