@@ -10,7 +10,7 @@ import os
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,8 +41,8 @@ def serve_app(*, checkpoint: str, output: str | None, host: str, port: int) -> i
         OSError: the address cannot be listened at.
     """
     with tempfile.TemporaryDirectory(prefix="labelmill-app-", ignore_cleanup_errors=True) as folder:
-        gr, uvicorn = _gradio(Path(folder))
         with _listening(host, port) as listener, contextlib.ExitStack() as stack:
+            gr, uvicorn = _gradio(Path(folder))
             # Not at the top: what is missing or taken is told before they are imported.
             from pipeline.app.browse import OutputReader
             from pipeline.app.studio import Studio
@@ -51,9 +51,8 @@ def serve_app(*, checkpoint: str, output: str | None, host: str, port: int) -> i
             studio = stack.enter_context(Studio(checkpoint=checkpoint, engine=EngineSpec(), limits=LimitsSpec()))
             app = build_app(gr, studio, reader, host=host, uploads=Path(folder))
             config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=_CLOSE_GRACE_S)
-            _say_where(host, listener)
             with contextlib.suppress(KeyboardInterrupt):  # how one ends it
-                _server(uvicorn, config).run(sockets=[listener])
+                _server(uvicorn, config, on_started=lambda: _say_where(host, listener)).run(sockets=[listener])
     return EXIT_DONE
 
 
@@ -110,8 +109,12 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
         yield listener
 
 
-def _server(uvicorn: Any, config: Any) -> Any:
+def _server(uvicorn: Any, config: Any, *, on_started: Callable[[], None]) -> Any:
     class Server(uvicorn.Server):
+        async def startup(self, sockets: Any = None) -> None:
+            await super().startup(sockets)
+            on_started()
+
         async def shutdown(self, sockets: Any = None) -> None:
             # Open tabs wait for news on connections that are cut here, each with a page of traces.
             logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
