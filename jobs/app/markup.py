@@ -144,7 +144,7 @@ def labels(row: ImageRow, notes: Sequence[str] = ()) -> str:
 
 def _label(label: Label) -> str:
     again = f", attempt {label.attempts}" if label.attempts > 1 else ""
-    aside = f"{_tokens(label.num_output_tokens)}, {label.finish_reason}, mean log-probability {label.mean_logprob:.3f}"
+    aside = f"{_tokens(label.num_output_tokens)}, {label.finish_reason}, mean log-probability {round(label.mean_logprob, 3) + 0:.3f}"
     asked = [(name, str(label.values[name])) for name in _ASKED if label.values.get(name)]
     return _card(
         title=label.recipe,

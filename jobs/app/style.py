@@ -18,7 +18,8 @@ footer { display: none !important; }
 .lm-html figure { margin: 0 0 14px; }
 .lm-html figcaption { font-size: 13px; color: var(--lm-subdued); margin-bottom: 4px;
   overflow-wrap: anywhere; }
-.lm-picture { position: relative; width: 100%; border-radius: 6px; box-shadow: 0 0 0 1px var(--border-color-primary); }
+.lm-picture { position: relative; width: 100%; border-radius: 6px;
+  outline: 1px solid var(--border-color-primary); outline-offset: -1px; }
 .lm-picture img { width: 100%; height: 100%; display: block; border-radius: 6px; margin: 0; }
 .lm-picture svg { position: absolute; inset: 0; width: 100%; height: 100%; overflow: visible; }
 .lm-picture text { font-family: system-ui, sans-serif; font-weight: 600; }

@@ -126,7 +126,7 @@ async def _labelled(
     yield markup.message("Reading the images …", kind="busy"), "", "", ""
     prepared = await asyncio.to_thread(studio.prepare, files, mark=wanted.mark)
     if prepared.row.error is not None:
-        yield markup.message(_words(prepared.row.error.message)), "", "", ""
+        yield markup.message(_about_files(prepared.row.error.message, files)), "", "", ""
         return
     live = LiveAnswers()
     task = asyncio.create_task(studio.label(prepared, wanted.specs, turns=wanted.turns, watch=live))
@@ -168,8 +168,9 @@ def _files(paths: Sequence[str], uploads: Path) -> list[tuple[str, Path]]:
     return [(path.name, path) for path in found]
 
 
-def _words(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}"
+def _about_files(text: str, files: Sequence[tuple[str, Path]]) -> str:
+    """Of several files, the error says itself which one it is about."""
+    return f"{files[0][0]}: {text}" if len(files) == 1 and files[0][0] not in text else text
 
 
 def _abouts(names: Sequence[str] | None) -> str:

@@ -30,7 +30,7 @@ def test_job_in_the_readme_is_valid():
     assert [recipe.name for recipe in read_job(job).recipes] == ["ocr", "caption", "qa", "grounding"]
 
 
-VERBS = ("demo", "run", "plan", "label", "recipes", "status", "retry", "verify", "export", "bench")
+VERBS = ("demo", "run", "plan", "label", "recipes", "status", "retry", "verify", "export", "bench", "app")
 
 
 @pytest.mark.parametrize("verb", VERBS)
