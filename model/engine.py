@@ -38,6 +38,7 @@ from model.sequence import (
     Sequence,
     deliver,
 )
+from model.text_stream import LoopRelay, OnText, TextStream
 from model.vision_queue import VisionJob
 
 __all__ = [
@@ -177,7 +178,13 @@ class Engine:
         """What the engine did so far; may be asked from any thread."""
         return self._thread.stats()
 
-    def _sequence(self, prompt: Prompt, params: SamplingParams, prefix: ImagePrefix | None = None) -> Sequence:
+    def _sequence(
+        self,
+        prompt: Prompt,
+        params: SamplingParams,
+        prefix: ImagePrefix | None = None,
+        on_text: OnText | None = None,
+    ) -> Sequence:
         self.model.check_prompt(prompt)
         if len(prompt) >= self.max_context_tokens:
             raise ContextTooLongError(
@@ -193,6 +200,7 @@ class Engine:
             constraint=self._constraint(prompt, params),
             image_sequence=image_sequence,
             prefix=prefix if prefix is not None and prefix.begins(prompt) else None,
+            stream=TextStream(self.processor.tokenizer, on_text) if on_text is not None else None,
             future=Future(),
             max_total_tokens=self.max_context_tokens,
         )
@@ -239,11 +247,15 @@ class ImageView:
             with contextlib.suppress(RuntimeError):  # the engine was closed, and its cache is gone with it
                 self._engine._thread.submit(ClosedView(prefix=prefix))
 
-    async def generate(self, text: str | Seq[str | Mapping[str, Any]], **params: Any) -> Completion:
+    async def generate(
+        self, text: str | Seq[str | Mapping[str, Any]], *, on_text: OnText | None = None, **params: Any
+    ) -> Completion:
         """Asks one question about the images.
 
         Args:
             text: a template string, or parts as for `Processor.encode`; the images' marks are put before it.
+            on_text: called on the caller's event loop with each further piece of the answer's text, all of them before
+                this returns and none after it; joined they are the text. What a later token may change is held back.
             params: fields of `SamplingParams`, e.g. max_new_tokens, temperature, seed.
 
         Raises ContextTooLongError, ValueError for parameters or a constraint that cannot be kept to, whatever error the
@@ -252,9 +264,9 @@ class ImageView:
         self._require_open()
         prompt = self._prompt([text] if isinstance(text, str) else text)
         assert self._prefix is None or self._prefix.begins(prompt)
-        return await self._answer(prompt, params)
+        return await self._answer(prompt, params, on_text)
 
-    async def chat(self, messages: Seq[Message], **params: Any) -> Completion:
+    async def chat(self, messages: Seq[Message], *, on_text: OnText | None = None, **params: Any) -> Completion:
         """Continues a conversation about the images, which stand in it where its `{"type": "image"}` parts do.
 
         They are those of the view in its order, the first ones where there are fewer parts, and are not encoded again.
@@ -262,22 +274,27 @@ class ImageView:
 
         Args:
             messages: as for `Processor.encode`, with `image` parts and no marks in strings.
-            params: as for `generate`.
+            on_text, params: as for `generate`.
 
         Raises what `generate` raises, and ValueError for messages that cannot be encoded.
         """
         self._require_open()
         num_images = sum(_is_image(part) for message in messages for part in message["content"])
-        return await self._answer(self._engine.processor.encode(messages, self._images[:num_images]), params)
+        return await self._answer(self._engine.processor.encode(messages, self._images[:num_images]), params, on_text)
 
     def _require_open(self) -> None:
         if not self._is_open:
             raise RuntimeError("the view is not open: ask inside `async with engine.open(images) as view`")
 
-    async def _answer(self, prompt: Prompt, params: Mapping[str, Any]) -> Completion:
-        sequence = self._engine._sequence(prompt, SamplingParams(**params), self._prefix)
+    async def _answer(self, prompt: Prompt, params: Mapping[str, Any], on_text: OnText | None) -> Completion:
+        relay = LoopRelay(on_text) if on_text is not None else None
+        sequence = self._engine._sequence(prompt, SamplingParams(**params), self._prefix, relay)
         self._engine._thread.submit(sequence)
-        return await asyncio.wrap_future(sequence.future)
+        try:
+            return await asyncio.wrap_future(sequence.future)
+        finally:
+            if relay is not None:
+                relay.close()
 
     def _prompt(self, text: Seq[str | Mapping[str, Any]]) -> Prompt:
         marks: list[str | Mapping[str, Any]] = [f"{self._engine.processor.config.image_token}\n"] * len(self._images)

@@ -15,8 +15,9 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from model.rank_messages import FromEngine, RankSettings, Ready, Reply, Stop
+from model.rank_messages import FromEngine, Piece, RankSettings, Ready, Reply, Stop
 from model.sequence import deliver, fail
+from model.text_stream import OnText
 
 END_GRACE_S = 5.0
 """So long a rank may take to end once it was told to; it is killed then."""
@@ -45,6 +46,7 @@ class RankHandle:
         self.connection.send(settings)
         self._lock = threading.Lock()
         self._waiting: dict[int, Future[Any]] = {}
+        self._listening: dict[int, OnText] = {}
         self._is_stopped = False
         self._reader: threading.Thread | None = None
 
@@ -62,13 +64,18 @@ class RankHandle:
         self._reader.start()
         return ready
 
-    def ask(self, message: FromEngine) -> Future[Any]:
-        """A future of the reply's result. Raises EngineDiedError where the process is gone."""
+    def ask(self, message: FromEngine, on_text: OnText | None = None) -> Future[Any]:
+        """A future of the reply's result; pieces of text before it go to `on_text`, on a thread of the handle.
+
+        Raises EngineDiedError where the process is gone.
+        """
         future: Future[Any] = Future()
         with self._lock:
             if self._is_stopped:
                 raise EngineDiedError(f"rank {self.rank} has ended")
             self._waiting[message.number] = future
+            if on_text is not None:
+                self._listening[message.number] = on_text
             self._send(message)
         return future
 
@@ -84,7 +91,7 @@ class RankHandle:
             if not self._is_stopped:
                 self._is_stopped = True
                 self._send(Stop())
-            waiting, self._waiting = list(self._waiting.values()), {}
+            waiting, self._waiting, self._listening = list(self._waiting.values()), {}, {}
         for future in waiting:
             fail(future, error)
 
@@ -109,11 +116,16 @@ class RankHandle:
     def _read(self) -> None:
         while True:
             try:
-                reply: Reply = self.connection.recv()
+                reply: Reply | Piece = self.connection.recv()
             except (EOFError, OSError):
                 break
+            if isinstance(reply, Piece):
+                if (on_text := self._listening.get(reply.number)) is not None:
+                    on_text(reply.text)
+                continue
             with self._lock:
                 future = self._waiting.pop(reply.number, None)
+                self._listening.pop(reply.number, None)
             if future is None:
                 continue
             if reply.error is not None:

@@ -61,6 +61,8 @@ class Ask:
     how: Literal["generate", "chat"]
     content: str | Sequence[Any] | Sequence[Message]
     params: Mapping[str, Any]
+    wants_text: bool = False
+    """Whether the answer's text is told while it grows, in `Piece`s before the reply."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +98,14 @@ FromEngine = OpenView | CloseView | Ask | Answer | Cancel | AskStats | Stop
 class RankStats:
     engine: EngineStats
     exchange: ExchangeStats
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """Of the text of an answer that is not whole yet."""
+
+    number: int
+    text: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,12 +28,14 @@ from model.rank_messages import (
     Cancel,
     CloseView,
     OpenView,
+    Piece,
     RankSettings,
     RankStats,
     Ready,
     Reply,
     Stop,
 )
+from model.text_stream import OnText
 
 EXIT_STEP_FAILED = 70
 
@@ -83,8 +85,11 @@ class Rank:
         except Exception as error:  # noqa: BLE001 - whoever asked is told
             reply = Reply(number=message.number, error=error)
         finally:
-            with self._sending:
-                self._connection.send(reply)
+            self._send(reply)
+
+    def _send(self, message: Reply | Piece) -> None:
+        with self._sending:
+            self._connection.send(message)
 
     async def _result(self, message: Any) -> Any:
         if isinstance(message, OpenView):
@@ -95,12 +100,15 @@ class Rank:
         elif isinstance(message, Ask):
             view = self._views[message.view]
             ask: Any = view.generate if message.how == "generate" else view.chat
-            return await ask(message.content, **message.params)
+            return await ask(message.content, on_text=self._on_text(message), **message.params)
         elif isinstance(message, Answer):
             return await asyncio.wrap_future(self._engine.submit(message.request))
         elif isinstance(message, AskStats):
             return RankStats(engine=await asyncio.to_thread(self._engine.stats), exchange=self._group.stats)
         return None
+
+    def _on_text(self, message: Ask) -> OnText | None:
+        return (lambda text: self._send(Piece(number=message.number, text=text))) if message.wants_text else None
 
 
 def main() -> None:

@@ -27,6 +27,7 @@ from model.prompt import ImageInput, Message, Processor
 from model.rank_handle import EngineDiedError, RankHandle, all_ready
 from model.rank_messages import Answer, Ask, AskStats, Cancel, CloseView, OpenView, RankSettings, RankStats, Ready
 from model.sequence import Completion, Request, SamplingParams
+from model.text_stream import LoopRelay, OnText
 
 if TYPE_CHECKING:
     from model.engine import EngineConfig
@@ -163,28 +164,40 @@ class RankedView:
         self._engine._ranks[rank].tell(CloseView(number=next(self._engine._numbers), view=self._number))
         self._engine._release_rank(rank)
 
-    async def generate(self, text: str | Sequence[Any], **params: Any) -> Completion:
+    async def generate(self, text: str | Sequence[Any], *, on_text: OnText | None = None, **params: Any) -> Completion:
         """As `ImageView.generate`."""
-        return await self._completion("generate", text, params)
+        return await self._completion("generate", text, params, on_text)
 
-    async def chat(self, messages: Sequence[Message], **params: Any) -> Completion:
+    async def chat(self, messages: Sequence[Message], *, on_text: OnText | None = None, **params: Any) -> Completion:
         """As `ImageView.chat`."""
-        return await self._completion("chat", messages, params)
+        return await self._completion("chat", messages, params, on_text)
 
-    async def _completion(self, how: Any, content: Any, params: dict[str, Any]) -> Completion:
+    async def _completion(self, how: Any, content: Any, params: dict[str, Any], on_text: OnText | None) -> Completion:
         if self._rank is None:
             raise RuntimeError("the view is not open: ask inside `async with engine.open(images) as view`")
         SamplingParams(**params)
-        number = next(self._engine._numbers)
-        result = await self._ask(Ask(number=number, view=self._number, how=how, content=content, params=params))
+        relay = LoopRelay(on_text) if on_text is not None else None
+        ask = Ask(
+            number=next(self._engine._numbers),
+            view=self._number,
+            how=how,
+            content=content,
+            params=params,
+            wants_text=relay is not None,
+        )
+        try:
+            result = await self._ask(ask, relay)
+        finally:
+            if relay is not None:
+                relay.close()
         assert isinstance(result, Completion)
         return result
 
-    async def _ask(self, message: OpenView | Ask) -> Any:
+    async def _ask(self, message: OpenView | Ask, on_text: OnText | None = None) -> Any:
         assert self._rank is not None
         rank = self._engine._ranks[self._rank]
         # In a thread: tiles are megabytes, and a socket may be full.
-        future: Future[Any] = await asyncio.to_thread(rank.ask, message)
+        future: Future[Any] = await asyncio.to_thread(rank.ask, message, on_text)
         try:
             return await asyncio.wrap_future(future)
         except asyncio.CancelledError:

@@ -215,6 +215,8 @@ class Scheduler:
 
     def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
         self.admission.retire(sequence)
+        if sequence.stream is not None:
+            sequence.stream.close()
         completion = Completion(
             token_ids=list(sequence.output_ids),
             text=self.processor.decode(sequence.output_ids),

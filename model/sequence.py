@@ -20,6 +20,7 @@ from model.constraint_specs import ConstraintSpec
 from model.constraints import Constraint
 from model.loops import LoopStop
 from model.prompt import ImageInput, Message, Prompt
+from model.text_stream import TextStream
 
 FinishReason = Literal["stop", "length", "loop"]
 
@@ -187,6 +188,8 @@ class Sequence(TokenRun):
     generator: torch.Generator | None = None
     constraint: Constraint | None = None
     """How far the answer is in the form that `params.constraint` asks for."""
+    stream: TextStream | None = None
+    """Tells the text while it grows; None: nobody listens."""
     num_overtaken: int = 0
     """Sequences that came later and were admitted before it."""
 
@@ -220,6 +223,8 @@ class Sequence(TokenRun):
         """Takes one sampled token; returns why the sequence is finished, or None."""
         self.output_ids.append(token_id)
         self.sum_logprob += logprob
+        if self.stream is not None:
+            self.stream.add(token_id)
         if self.constraint is not None:
             self.constraint.advance(token_id)
         if token_id in stop_token_ids and not self.params.ignore_eos:

@@ -71,22 +71,27 @@ def tile_image(image: Image.Image, candidates: Sequence[Resolution], *, dynamic:
     return TiledImage(tiles=np.concatenate([global_view[None], local]), grid=(tiles_wide, tiles_high))
 
 
+def fitted(image_width: int, image_height: int, width: int, height: int) -> tuple[int, int, int, int]:
+    """(left, top, width, height) in pixels of where a picture lies on a canvas that it is scaled to fit."""
+    image_ratio, ratio = image_width / image_height, width / height
+    inner_width, inner_height = width, height
+    if image_ratio > ratio:
+        inner_height = max(1, round(image_height / image_width * width))
+    elif image_ratio < ratio:
+        inner_width = max(1, round(image_width / image_height * height))
+    return round((width - inner_width) * 0.5), round((height - inner_height) * 0.5), inner_width, inner_height
+
+
 def _fit(image: Image.Image, width: int, height: int) -> np.ndarray:
     """The image scaled to fit (bicubic, aspect kept) and centred on grey; uint8 [height, width, 3].
 
     Rounding is PIL.ImageOps.pad's, which the reference uses: sides and offsets go to the even neighbour at .5. It is
     not called itself because it refuses images so thin that a side rounds to 0.
     """
-    image_ratio, ratio = image.width / image.height, width / height
-    inner_width, inner_height = width, height
-    if image_ratio > ratio:
-        inner_height = max(1, round(image.height / image.width * width))
-    elif image_ratio < ratio:
-        inner_width = max(1, round(image.width / image.height * height))
+    left, top, inner_width, inner_height = fitted(image.width, image.height, width, height)
     scaled = np.asarray(image.resize((inner_width, inner_height), Image.Resampling.BICUBIC))
     if (inner_width, inner_height) == (width, height):
         return scaled
-    left, top = round((width - inner_width) * 0.5), round((height - inner_height) * 0.5)
     canvas = np.full((height, width, 3), PAD_LEVEL, dtype=np.uint8)
     canvas[top : top + inner_height, left : left + inner_width] = scaled
     return canvas

@@ -134,11 +134,21 @@ class ChatTokenizer:
         Control tokens are absent: whatever they are spelled like, they are no text. Raises ValueError for a tokenizer
         that is not byte-level, as its tokens may read differently from place to place.
         """
-        if not isinstance(self._tokenizer.decoder, decoders.ByteLevel):
-            raise ValueError(f"the tokenizer's decoder is {self._tokenizer.decoder}, but must be ByteLevel")
+        self.require_byte_level()
         control_ids = set(self._control_ids.values())
         vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
         return {index: _spelled_bytes(token) for token, index in vocabulary.items() if index not in control_ids}
+
+    def bytes_of(self, token_id: int) -> bytes:
+        """What one token adds to a decoded text, control tokens spelled out; b"" for an id past the vocabulary. Of a
+        byte-level tokenizer, see `require_byte_level`."""
+        token = self._tokenizer.id_to_token(token_id)
+        return b"" if token is None else _spelled_bytes(token)
+
+    def require_byte_level(self) -> None:
+        """Raises ValueError for a tokenizer whose texts are not the bytes of its tokens one after another."""
+        if not isinstance(self._tokenizer.decoder, decoders.ByteLevel):
+            raise ValueError(f"the tokenizer's decoder is {self._tokenizer.decoder}, but must be ByteLevel")
 
     def _encode_plain(self, text: str) -> list[int]:
         try:

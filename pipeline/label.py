@@ -23,6 +23,7 @@ from pipeline.in_hand import InHand
 from pipeline.placement import Placement
 from pipeline.recipes import Recipe
 from pipeline.recipes.decode import RejectedAnswerError
+from pipeline.recipes.watch import Watch
 from pipeline.views import OpenViews
 from schemas.errors import ErrorKind, RowError
 from schemas.job import EngineSpec, JobSpec
@@ -137,8 +138,17 @@ class LabelImage:
             async with _in_a_thread(self._in_hand.alone(row)) as reason:
                 return await self.label(row, tiles) if reason is None else row.failed(reason)
 
-    async def label(self, row: ImageRow, tiles: np.ndarray) -> ImageRow:
-        """One sample with all its pending recipes.
+    async def label(
+        self,
+        row: ImageRow,
+        tiles: np.ndarray,
+        *,
+        recipes: Sequence[Recipe] | None = None,
+        watch: Watch | None = None,
+    ) -> ImageRow:
+        """One sample with all its pending recipes, which are looked up among the stage's own or those given.
+
+        Cancelled, it takes what it has asked for out of the engine.
 
         Raises ValueError for a checkpoint that did not load; and EngineDiedError, where nobody starts this process
         anew, for an engine that has lost one of its ranks.
@@ -149,7 +159,7 @@ class LabelImage:
             return row
         try:
             async with OpenViews(self._engine, row, tiles) as views:
-                return await self._run_recipes(row, views)
+                return await self._run_recipes(row, views, self._recipes if recipes is None else recipes, watch)
         except Exception as error:  # noqa: BLE001 - one row's failure is that row's error, whatever it was
             return row.failed(self._row_error(error))
 
@@ -167,15 +177,17 @@ class LabelImage:
         if self._load_error is None:
             self._engine.close()
 
-    async def _run_recipes(self, row: ImageRow, views: OpenViews) -> ImageRow:
+    async def _run_recipes(
+        self, row: ImageRow, views: OpenViews, recipes: Sequence[Recipe], watch: Watch | None
+    ) -> ImageRow:
         """Recipes in turn (they stand in the order of their needs); one that fails takes those that need it along.
 
         What a gate rejected is no failure to those: they go on without its text.
         """
         done: dict[str, Sequence[Label]] = {}
         failed: dict[str, RowError] = {}
-        needed = self._needed_by(row.recipes)
-        for recipe in self._recipes:
+        needed = _needed_by(row.recipes, recipes)
+        for recipe in recipes:
             if recipe.name not in needed:
                 continue
             broken = next((name for name in recipe.needs.values() if _is_broken(failed.get(name))), None)
@@ -185,7 +197,7 @@ class LabelImage:
                 )
                 continue
             try:
-                done[recipe.name] = await recipe.label(views, row, done)
+                done[recipe.name] = await recipe.label(views, row, done, watch)
             except Exception as error:  # noqa: BLE001 - the other recipes of the sample go on
                 failed[recipe.name] = self._row_error(error)
         return dataclasses.replace(
@@ -217,13 +229,14 @@ class LabelImage:
             print(f"labelmill: {error}: this worker ends", file=sys.stderr, flush=True)
             os._exit(1)
 
-    def _needed_by(self, pending: Sequence[str]) -> set[str]:
-        """The pending recipes and those whose labels they read, which an earlier run may have committed already."""
-        needed = set(pending)
-        for recipe in reversed(self._recipes):
-            if recipe.name in needed:
-                needed |= set(recipe.needs.values())
-        return needed
+
+def _needed_by(pending: Sequence[str], recipes: Sequence[Recipe]) -> set[str]:
+    """The pending recipes and those whose labels they read, which an earlier run may have committed already."""
+    needed = set(pending)
+    for recipe in reversed(recipes):
+        if recipe.name in needed:
+            needed |= set(recipe.needs.values())
+    return needed
 
 
 _Value = TypeVar("_Value")

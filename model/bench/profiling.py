@@ -2,6 +2,7 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -32,7 +33,7 @@ def profile_phases(
 
 
 async def _trace_decode(bench: EngineBench, num_prompt_tokens: int, num_decode_tokens: int, delay_s: float) -> profile:
-    params = {"max_new_tokens": num_decode_tokens, "ignore_eos": True}
+    params: dict[str, Any] = {"max_new_tokens": num_decode_tokens, "ignore_eos": True}
     async with bench.engine.open([]) as view:
         answers = [asyncio.create_task(view.generate(text, **params)) for text in bench.texts(num_prompt_tokens)]
         await asyncio.sleep(delay_s)

@@ -47,10 +47,8 @@ class FetchPictures:
     """Blocks of samples -> the pictures of each, or why there are none."""
 
     def __init__(self, job: JobSpec, folder: RunFolder) -> None:
-        image_column, folder_uri = _layout(job, folder)
         self._limits = job.limits
-        policy = UriPolicy.of_source(job.source, folder_uri)
-        self._fetch = FetchImage(**fetch_arguments(job, image_column=image_column, uri_policy=policy))
+        self._fetch = fetch_of(job, folder)
 
     def __call__(self, samples: Sequence[Sample]) -> Iterator[tuple[Picture, ...] | RowError]:
         block = self._fetch(to_columns([sample.row for sample in samples]))
@@ -103,6 +101,13 @@ def image_name(sample_id: str, index: int, extension: str, suffix: str = "") -> 
     one."""
     place = f"-{index}" if index else ""
     return f"images/{sample_id[:2]}/{sample_id}{place}{suffix}.{extension}"
+
+
+def fetch_of(job: JobSpec, folder: RunFolder) -> FetchImage:
+    """The images of a manifest, fetched as its job fetches them."""
+    image_column, folder_uri = _layout(job, folder)
+    policy = UriPolicy.of_source(job.source, folder_uri)
+    return FetchImage(**fetch_arguments(job, image_column=image_column, uri_policy=policy))
 
 
 def _layout(job: JobSpec, folder: RunFolder) -> tuple[str | None, str]:

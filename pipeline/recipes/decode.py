@@ -18,6 +18,7 @@ from pipeline.recipes.files import LoadedRecipe
 from pipeline.recipes.parsers import Answered, Parsed, parse, place_of_boxes
 from pipeline.recipes.prompts import Part, Wording, data, fill, stable_int, style_of, text_of, worded
 from pipeline.recipes.user_columns import user_view, with_user_columns
+from pipeline.recipes.watch import Attempt, Watch
 from schemas.errors import ErrorKind, RowError
 from schemas.recipe_file import Retry, StepFile
 from schemas.recipe_specs import RecipeSpec
@@ -109,6 +110,7 @@ class Decode:
     """What hints, `{count}` and earlier steps stand for."""
     flags: tuple[str, ...] = ()
     """Of every answer, whatever it says."""
+    watch: Watch | None = None
 
     async def answer(self, views: Views, ask: Ask, *, answered: Mapping[int | None, str] | None = None) -> Accepted:
         """Args:
@@ -151,9 +153,13 @@ class Decode:
         box_label = text_of(fill(self.step.box_label, values)) if self.step.box_label else ""
         constraint = self._constraint(box_label) if self.step.constrain or (retry and retry.constrain) else None
         params = {**self._generation(retry), "seed": self._seed(ask, number)}
-        answer = await self._ask(views, ask, wording, answered, {**params, "constraint": constraint})
+        seen = self._seen(ask, number)
+        watched = {"on_text": self.watch.begins(seen)} if self.watch is not None else {}
+        answer = await self._ask(views, ask, wording, answered, {**params, "constraint": constraint, **watched})
         parsed = self._parsed(answer, ask, wording, box_label)
         findings = judge(self._judged(answer, ask, wording, parsed), self.step.gates)
+        if self.watch is not None:
+            self.watch.ends(seen, findings)
         flags = (*_FINISHED.get(answer.finish_reason, ()), *parsed.flags, *(finding.flag for finding in findings))
         accepted = Accepted(
             ask=ask,
@@ -184,6 +190,16 @@ class Decode:
         if ask.turn is None:
             return await view.generate(wording.prompt, **params)
         return await view.chat(conversation(self.row, ask.turn, wording.prompt, answered), **params)
+
+    def _seen(self, ask: Ask, number: int) -> Attempt:
+        return Attempt(
+            recipe=self.name,
+            step=self.step.name if len(self.recipe.file.steps) > 1 else "",
+            item=ask.item,
+            question=ask.question,
+            number=number + 1,
+            max_attempts=1 + len(self.step.retries),
+        )
 
     def _generation(self, retry: Retry | None) -> dict[str, Any]:
         """The step's parameters, under the job's, under the retry's."""

@@ -16,6 +16,7 @@ from pipeline.recipes.facts import facts_of
 from pipeline.recipes.files import LoadedRecipe
 from pipeline.recipes.parsers import PARSERS_VERSION, lines_of
 from pipeline.recipes.prompts import text_of
+from pipeline.recipes.watch import Watch
 from schemas.recipe_file import FACTS, StepFile
 from schemas.recipe_specs import RecipeSpec
 from schemas.rows import ImageRow, Label
@@ -44,7 +45,9 @@ class Recipe:
     def table(self) -> str:
         return str(self.loaded.file.table)
 
-    async def label(self, views: Views, row: ImageRow, earlier: EarlierLabels) -> list[Label]:
+    async def label(
+        self, views: Views, row: ImageRow, earlier: EarlierLabels, watch: Watch | None = None
+    ) -> list[Label]:
         """Runs all steps; labels come in the order of what was asked. Of an earlier recipe that is not there, because a
         gate rejected what it said, nothing is quoted, and the labels are flagged `without_<recipe>`.
 
@@ -59,10 +62,10 @@ class Recipe:
         quoted = self._quoted(row, earlier)
         lines: dict[str, list[str]] = {}
         for step in file.steps[:-1]:
-            for accepted in await self._answers(step, views, row, quoted, lines, earlier):
+            for accepted in await self._answers(step, views, row, quoted, lines, earlier, watch):
                 quoted[step.name] = accepted.text
                 lines.setdefault(step.name, []).extend(self._listed(accepted.text))
-        answers = await self._answers(file.last, views, row, quoted, lines, earlier)
+        answers = await self._answers(file.last, views, row, quoted, lines, earlier, watch)
         return [self._label(accepted) for accepted in answers]
 
     async def _answers(
@@ -73,11 +76,19 @@ class Recipe:
         quoted: Mapping[str, str],
         lines: Mapping[str, Sequence[str]],
         earlier: EarlierLabels,
+        watch: Watch | None,
     ) -> list[Accepted]:
         asks = asks_of(step, self.spec, row, lines=lines, earlier=earlier)
         flags = tuple(f"without_{called}" for called, recipe in self.needs.items() if recipe not in earlier)
         decode = Decode(
-            recipe=self.loaded, name=self.name, spec=self.spec, step=step, row=row, quoted=quoted, flags=flags
+            recipe=self.loaded,
+            name=self.name,
+            spec=self.spec,
+            step=step,
+            row=row,
+            quoted=quoted,
+            flags=flags,
+            watch=watch,
         )
         if step.each != "turns":
             return await _all_or_nothing([decode.answer(views, ask) for ask in asks])

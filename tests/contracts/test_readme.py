@@ -45,6 +45,8 @@ VERBS = (
     "retry",
     "verify",
     "export",
+    "report",
+    "app",
     "bench",
 )
 

@@ -83,6 +83,23 @@ def test_views_on_several_ranks_answer_as_one_rank_does(sharded):
         assert asyncio.run(answers(engine)) == asyncio.run(answers(alone))
 
 
+def test_streamed_answers_of_ranks_are_their_texts(sharded):
+    _, engine = sharded
+
+    async def ask_both() -> list[tuple[str, str]]:
+        async with engine.open([image("tiny")]) as view:
+
+            async def one(question: str) -> tuple[str, str]:
+                pieces: list[str] = []
+                answer = await view.generate(question, on_text=pieces.append, max_new_tokens=12)
+                return "".join(pieces), answer.text
+
+            return list(await asyncio.gather(one("What is this?"), one("Where?")))
+
+    for told, text in asyncio.run(ask_both()):
+        assert told == text != ""
+
+
 def test_each_rank_holds_and_reads_the_dense_weights_and_its_share_of_the_experts(sharded):
     name, engine = sharded
     model = load(name)

@@ -1,0 +1,1 @@
+"""What the app shows, without the app: labeling uploads while somebody watches, and looking through an output."""
