@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from pipeline.gates.code import why_code_is_broken
-from pipeline.gates.ocr_agreement import quotations_of
+from pipeline.gates.quotations import quotations_of
 from pipeline.quality import Finding, Judged, judge
 from pipeline.recipes.boxes import Box, parse_boxes
 from schemas.gates import GatesSpec
