@@ -1,4 +1,4 @@
-"""An answer -> where it does nothing but count, or None: 12.5, 12.6, 12.7 and on, or boxes that drift by one pixel each.
+"""An answer -> where it does nothing but count, or None: 12.5, 12.6, 12.7 and so on, or boxes that drift by a pixel.
 
 Only numbers with no word between: lists, which number their entries, are as long as they are. A chart of the numbers
 from 1 to 100, a ruler and a calendar are shorter than what counts here.

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - one pattern a line
 """An answer in the model's own words -> a placeholder that nobody has filled in, or the next turn of a dialogue.
 
 A transcription may hold both: forms have fields, and screens show chats. What the answer quotes does not count.
@@ -7,23 +8,24 @@ import re
 
 from pipeline.gates.quotations import without_quotations
 
-_CONTENT = r"(?:answer|caption|description|image|picture|photo|text|response|output|title)s?"
-_SLOT = (
-    r"\[(?:adjective|noun|verb|action|activity|object|item|animal|person|subject|name|place|location|city|country|setting"
-    r"|background|colou?r|material|shape|size|number|date|year|time|brand|emotion|style)s?[ _]?\d{0,2}\]"
+_CONTENT = r"(?:answer|caption|description|image|picture|photo|text|response)s?"
+_THING = (
+    r"(?:adjective|noun|verb|action|activity|object|item|animal|person|subject|name|place|location|city|country|setting"
+    r"|background|colou?r|material|shape|size|number|date|year|time|brand|emotion|style)s?"
 )
+_SLOT = rf"\[{_THING}[ _]?\d{{0,2}}\](?!\()"
 _PLACEHOLDERS = (
-    r"[\[<{(](?:insert|add|enter|write|put)\b[^\[\]<>{}()\n]{1,60}[\]>})]",
-    rf"[\[<{{](?:your|the)?[ _]?{_CONTENT}(?:[ _](?:goes[ _])?here|[ _](?:from|of)[ _][^\[\]<>{{}}\n]{{1,40}})[\]>}}]",
-    rf"\A\W*[\[<{{]{{1,2}}(?:your[ _]|the[ _])?{_CONTENT}[\]>}}]{{1,2}}\W*\Z",
-    rf"\A\W*(?:todo|tbd|fixme)\b\W*(?:\Z|(?:write|add|insert|fill|provide|complete)\b[^\n]{{0,40}}\b{_CONTENT})",
-    rf"{_SLOT}(?!\()[^\n]{{0,200}}{_SLOT}(?!\()",
+    rf"[\[<{{](?:insert|add|enter|write|put)[ _](?:[^\W_]+[ _]){{0,4}}(?:{_CONTENT}|{_THING}|here)\b[^\[\]<>{{}}\n]{{0,40}}[\]>}}]",
+    rf"[\[<{{](?:your[ _]|the[ _])?{_CONTENT}[ _](?:goes[ _])?(?:here|(?:from|of)[ _][^\[\]<>{{}}\n]{{1,40}})[\]>}}]",
+    rf"\A\W*[\[<{{](?:your[ _]|the[ _])?{_CONTENT}[\]>}}]\W*\Z",
+    rf"\A\W*(?:todo|fixme)\b\W*(?:write|add|insert|fill|provide|complete)\b[^\n]{{0,40}}\b{_CONTENT}\b",
+    rf"{_SLOT}[^\n]{{0,200}}{_SLOT}",
 )
 _PLACEHOLDER = re.compile("|".join(f"(?:{one})" for one in _PLACEHOLDERS), re.IGNORECASE)
 
-_USER, _MODEL = r"(?:User|Human|USER|HUMAN)", r"(?:Assistant|ASSISTANT|Bot|AI|Model)"
-_TURN = re.compile(rf"\n\s*{_USER}[ \t]*:[^\n]*\n\s*{_MODEL}[ \t]*:|\n\s*{_USER}[ \t]*:\s*\Z")
-_BEGINS_WITH_TURN = re.compile(rf"\s*{_USER}[ \t]*:")
+_USER, _MODEL = r"(?:User|Human|USER|HUMAN)[ \t]*:", r"(?:Assistant|ASSISTANT|Bot|AI|Model)[ \t]*:"
+_TURN = re.compile(rf"\n[ \t]*{_USER}(?:[^\n]*\n{{1,3}}[ \t]*{_MODEL}|\s*\Z)")
+_BEGINS_WITH_TURN = re.compile(rf"\s*{_USER}")
 
 
 def find_placeholder(text: str) -> str | None:
