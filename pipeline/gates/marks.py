@@ -7,7 +7,7 @@ _CONTROL = re.compile(
     r"|\w[|｜]>"
     r"|</?(?:s|unk|pad|bos|eos|image|img_context|im_start|im_end)>"
     r"|\[/?(?:INST|SYS|PAD|UNK|CLS|SEP|MASK)\]|<</?SYS>>|<0x[0-9A-F]{2}>"
-    r"|^\s*#{2,3} ?(?:Human|Assistant|User|Instruction|Response):",
+    r"|^[ \t]*#{2,3} ?(?:Human|Assistant|User|Instruction|Response):",
     re.MULTILINE,
 )
 # Replacement characters, bytes that no text holds, private use, a heap of accents, and the letters by which tokenizers

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.gates.counting import find_counting
+from pipeline.gates.quotations import without_quotations
 from pipeline.gates.words import TOKEN, UNSPACED
 from schemas.gates import RepetitionGate
 
@@ -24,7 +25,7 @@ _TAG = re.compile(r"</?[a-zA-Z][^<>]{0,200}>")
 _SENTENCE_END = ".!?。！？؟। "
 _SENTENCE = re.compile(r"[^.!?。！？؟।\n]+")
 _CODE_MARK = re.compile(r"[{}\[\]()=;|<>\\&$^_]")
-_WORD_RUN = re.compile(r"(?<![\"'“„«「『])\b([^\W\d_]{3,}+)(?: +\1\b)++")
+_WORD_RUN = re.compile(r"\b([^\W\d_]{3,}+)(?: +\1\b)++")
 _DIGITS = re.compile(r"\d+(?:[.,]\d+)*")
 _PHRASE_WORDS, _PHRASE_CHARS = 4, 8
 _MIN_PHRASES = 12
@@ -76,10 +77,10 @@ def _short_period(text: str, gate: RepetitionGate) -> str | None:
 
 
 def _word_run(text: str, gate: RepetitionGate) -> str | None:
-    """One word with nothing but spaces between, in one spelling; laughter, which has two letters, is not meant, nor a
-    cry that is quoted from its first word on."""
+    """One word with nothing but spaces between, in one spelling. Laughter, which has two letters, is not meant, nor is
+    what the answer quotes."""
     least = gate.min_repeats + 2
-    for run in _WORD_RUN.finditer(text):
+    for run in _WORD_RUN.finditer(without_quotations(text)):
         count = len(run[0].split())
         if count >= least:
             return f"{run[1]!r} {count} times in a row"
