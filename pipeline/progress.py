@@ -1,6 +1,6 @@
 """How far a run is, as its callers are told, and as its lease tells everybody."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -37,5 +37,7 @@ class Progress:
     output_tokens_per_s_since_start: float = 0.0
     eta_s: float | None = None
     """Until nothing of this run is pending, at the present speed; None where nobody can tell yet."""
+    timeline: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """How images and output tokens grew (see `pipeline.timeline`)."""
     note: str = ""
     """A sentence for a person, told once: why the phase takes longer than usual."""

@@ -15,6 +15,9 @@ from pipeline.progress import Phase, Progress
 from pipeline.receipt import COUNTS, read_receipt
 from pipeline.storage import StorageError
 from pipeline.throughput import Throughput
+from pipeline.timeline import Timeline
+
+_COURSE = ("num_images", "num_output_tokens")
 
 
 class RunProgress:
@@ -26,6 +29,7 @@ class RunProgress:
         self._num_images, self._clock = num_images, clock
         self._lock = threading.Lock()
         self._throughput = Throughput(clock=clock)
+        self._timeline, self._began = Timeline(_COURSE), clock()
         self._labels_by_recipe: Counter[str] = Counter()
         self._quarantined_by_kind: Counter[str] = Counter()
         self._num_to_label: int | None = None
@@ -34,7 +38,7 @@ class RunProgress:
         """Speeds count from here on."""
         with self._lock:
             self.phase = "labeling"
-            self._throughput = Throughput(clock=self._clock)
+            self._throughput, self._began = Throughput(clock=self._clock), self._clock()
 
     def expect(self, num_images: int) -> None:
         """So many images are this run's to label."""
@@ -46,6 +50,7 @@ class RunProgress:
         found = read_receipt(receipt)
         with self._lock:
             self._throughput.add({**{name: found[name] for name in COUNTS}, **found["engine"]})
+            self._timeline.add(self._clock() - self._began, self._throughput.sums)
             self._labels_by_recipe.update(found["labels_by_recipe"])
             self._quarantined_by_kind.update(found["quarantined_by_kind"])
 
@@ -75,6 +80,7 @@ class RunProgress:
                 cache_use=cache_use(lately),
                 images_per_s_since_start=since_start("num_images"),
                 output_tokens_per_s_since_start=since_start("num_output_tokens"),
+                timeline=self._timeline.as_dict(),
                 eta_s=None if pending is None else self._throughput.eta_s("num_images", pending),
             )
 
@@ -94,6 +100,7 @@ class RunProgress:
                 "cache_use": _rounded(cache_use(sums)),
                 "labels_by_recipe": dict(self._labels_by_recipe),
                 "quarantined_by_kind": dict(self._quarantined_by_kind.most_common()),
+                "timeline": self._timeline.as_dict(),
             }
 
 

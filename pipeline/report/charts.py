@@ -1,6 +1,7 @@
 """Counts -> inline SVG whose colours are the page's own variables, so that it follows light and dark."""
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pygal
@@ -12,8 +13,12 @@ MAX_BARS = 12
 _WIDTH_PX, _HEIGHT_PX = 420, 240
 
 
-def charts(facts: Facts) -> list[tuple[str, str]]:
-    """(title, SVG), of what there is anything of."""
+def charts(facts: Facts, timeline: Mapping[str, Sequence[float]]) -> list[tuple[str, str]]:
+    """(title, SVG), of what there is anything of.
+
+    Args:
+        timeline: of the run that labelled last (see `pipeline.timeline`); empty where that is not known.
+    """
     lengths = {
         f"{2**n - 1}-{2 ** (n + 1) - 2}" if n else "0": facts.text_lengths[n]
         for n in range(max(facts.text_lengths, default=-1) + 1)
@@ -29,7 +34,24 @@ def charts(facts: Facts) -> list[tuple[str, str]]:
         ("Finish reasons", _most_common(facts.finish_reasons)),
         ("Quarantined by error kind", _most_common(facts.quarantined)),
     ]
-    return [(title, bars(counts)) for title, counts in drawn if any(counts.values())]
+    over_time = [
+        (title, speed(timeline["elapsed_s"], timeline[name]))
+        for title, name in (("Images per second", "num_images"), ("Output tokens per second", "num_output_tokens"))
+        if name in timeline
+    ]
+    return over_time + [(title, bars(counts)) for title, counts in drawn if any(counts.values())]
+
+
+def speed(elapsed_s: Sequence[float], sums: Sequence[float]) -> str:
+    """How fast a sum grew between one time and the next, over the minutes since labeling began."""
+    chart = pygal.XY(**_config(), show_dots=False, fill=True, x_title="minutes", range=None)
+    points = []
+    for (before, was), (now, is_) in itertools.pairwise(zip(elapsed_s, sums, strict=True)):
+        if now > before:
+            rate = (is_ - was) / (now - before)
+            points += [(before / 60, rate), (now / 60, rate)]
+    chart.add("", points)
+    return _svg(chart)
 
 
 def bars(counts: Mapping[str, int]) -> str:
@@ -40,7 +62,7 @@ def bars(counts: Mapping[str, int]) -> str:
     return _svg(chart)
 
 
-def _svg(chart: pygal.Bar) -> str:
+def _svg(chart: Any) -> str:
     """Without the script that pygal puts into every chart, which the page's policy would refuse."""
     chart.add_xml_filter(_without_scripts)
     return str(chart.render(is_unicode=True))

@@ -2,7 +2,7 @@
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 
@@ -71,8 +71,9 @@ def render(state: Status, run: OpenRun | None, facts: Facts, shown: Sequence[Car
         name=run.job.name if run is not None else "",
         checkpoint=run.job.checkpoint if run is not None else "",
         summary=run.summary if run is not None else None,
+        rates=_rates(run),
         facts=facts,
-        charts=[(title, Markup(svg)) for title, svg in charts(facts)],
+        charts=[(title, Markup(svg)) for title, svg in charts(facts, _timeline(state, run))],
         cards=shown,
         per_kind=QUARANTINED_PER_KIND,
         recipes=list(dict.fromkeys(recipe for card in shown for recipe in card.recipes)),
@@ -82,6 +83,22 @@ def render(state: Status, run: OpenRun | None, facts: Facts, shown: Sequence[Car
         style=Markup(style),
         script_digest=digest,
     )
+
+
+def _rates(run: OpenRun | None) -> dict[str, float]:
+    """Of the last run that labelled anything, if it has ended."""
+    of_run = run.summary["this_run"] if run is not None and run.summary is not None else {}
+    shown = {"images per second": "images_per_s", "output tokens per second": "output_tokens_per_s"}
+    return {title: of_run[key] for title, key in shown.items() if of_run.get(key)}
+
+
+def _timeline(state: Status, run: OpenRun | None) -> Mapping[str, Sequence[float]]:
+    """Of the run that is under way, else of the one that wrote the summary."""
+    of_lease: Mapping[str, Sequence[float]] = state.run["progress"].get("timeline", {})
+    if of_lease or run is None or run.summary is None:
+        return of_lease
+    of_summary: Mapping[str, Sequence[float]] = run.summary["this_run"].get("timeline", {})
+    return of_summary
 
 
 def _asset(name: str) -> str:

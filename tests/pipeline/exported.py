@@ -155,6 +155,10 @@ def finished_output(
             "num_quarantined_images": accounts.num_quarantined_images,
             "times": {"finished_at": "2026-01-01T00:00:00+00:00"},
             "recipes": dict.fromkeys(work.recipe_digests),
+            "this_run": {
+                "images_per_s": 4.5,
+                "timeline": {"elapsed_s": [0.0, 1.0, 2.0], "num_images": [0, 4, 9], "num_output_tokens": [0, 40, 70]},
+            },
         },
     )
     return str(work.folder.output_uri)
