@@ -144,6 +144,9 @@ async def _labelled(
         except JobError as error:
             yield markup.message("; ".join(problem.message for problem in error.problems)), gr.skip(), "", gr.skip()
             return
+        except RuntimeError as error:  # the engine has lost one of its processes, and with it all that it could do
+            yield markup.message(f"The engine has ended: {error}. Start the app again."), gr.skip(), "", gr.skip()
+            return
         yield await asyncio.to_thread(_result, gr, prepared, row, wanted)
     finally:
         task.cancel()
