@@ -1,6 +1,7 @@
 """The `labelmill` command: one verb per file, and the one place where errors become a line and an exit code.
 
-Exit codes: 0 done, 1 failed, 2 wrong usage or job file, 3 done but too much quarantined, 130 interrupted and resumable.
+Exit codes: 0 done, 1 failed, 2 wrong usage or job file, 3 done but too much quarantined, 4 a budget
+is spent and images are pending, 130 interrupted and resumable.
 """
 
 import signal
@@ -60,6 +61,77 @@ def run(
 
 
 @app.command()
+def submit(
+    job: Annotated[Path, typer.Argument(help="The job file.", metavar="JOB.yaml")],
+    address: Annotated[
+        str, typer.Option(help="URL of the cluster's dashboard, http://HOST:8265.", envvar="RAY_API_SERVER_ADDRESS")
+    ],
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="a.b=value", help="Override a value of the job file; may be repeated."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Label at most this many images of the source.")] = None,
+    wait: Annotated[bool, typer.Option(help="Follow the job to its end; else end when it is sent.")] = True,
+) -> None:
+    """Run a job on a Ray cluster elsewhere: follow what it prints, and end with its exit code."""
+    from jobs.submit import submit_file
+
+    # Not typer.Exit: an interrupted submit has told what goes on, and that is not what an interrupted run tells.
+    sys.exit(submit_file(job, overrides=set_ or [], limit=limit, address=address, wait=wait))
+
+
+@app.command()
+def manifest(
+    job: Annotated[Path, typer.Argument(help="The job file.", metavar="JOB.yaml")],
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="a.b=value", help="Override a value of the job file; may be repeated."),
+    ] = None,
+    schedule: Annotated[str | None, typer.Option(help='Run it again and again, such as "0 2 * * *".')] = None,
+    cronjob: Annotated[
+        bool, typer.Option("--cronjob", help="With --schedule: Kubernetes' own CronJob, not KubeRay's RayCronJob.")
+    ] = False,
+    time_zone: Annotated[str | None, typer.Option(help="Of the schedule, such as Europe/Berlin.")] = None,
+    image: Annotated[str | None, typer.Option(help="Of all pods. By default labelmill:VERSION-cuda.")] = None,
+    gpus_per_node: Annotated[int, typer.Option(min=1, help="Of the machines that label.")] = 1,
+    gpu_nodes: Annotated[int, typer.Option(min=1, help="Machines that label.")] = 1,
+    gpu_memory_gb: Annotated[float, typer.Option(min=0.1, help="Of one GPU.")] = 80.0,
+    tile_nodes: Annotated[int, typer.Option(min=1, help="Machines that fetch, decode and tile.")] = 1,
+    tile_cpus: Annotated[int | None, typer.Option(min=2, help="Of each of these. By default 8 for each GPU.")] = None,
+    spot: Annotated[bool, typer.Option(help="GPUs that may be taken back.")] = True,
+    namespace: Annotated[str | None, typer.Option(help="Of Kubernetes. By default that of kubectl.")] = None,
+    service_account: Annotated[str, typer.Option(help="Whose identity reads and writes the store.")] = "labelmill",
+    secret: Annotated[str | None, typer.Option(help="Of Kubernetes, with keys for a store without accounts.")] = None,
+    queue: Annotated[str | None, typer.Option(help="A LocalQueue of Kueue's.")] = None,
+    retries: Annotated[int, typer.Option(min=0, help="Of a run that fails; each makes a new cluster.")] = 2,
+    env: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Of all pods, nothing secret; may be repeated.")
+    ] = None,
+) -> None:
+    """Print what runs a job on Kubernetes with KubeRay: once, or on a schedule."""
+    from jobs.manifest import print_manifest
+
+    code = print_manifest(
+        job,
+        overrides=set_ or [],
+        cron_job=cronjob,
+        env=env or [],
+        image=image,
+        gpus={"num_nodes": gpu_nodes, "gpus_per_node": gpus_per_node, "gpu_memory_gb": gpu_memory_gb},
+        tiling={"tile_nodes": tile_nodes, "tile_cpus_per_node": tile_cpus},
+        schedule=schedule,
+        time_zone=time_zone,
+        namespace=namespace,
+        service_account=service_account,
+        secret=secret,
+        queue=queue,
+        spot_gpus=spot,
+        num_retries=retries,
+    )
+    raise typer.Exit(code)
+
+
+@app.command()
 def plan(
     job: Annotated[Path, typer.Argument(help="The job file.", metavar="JOB.yaml")],
     set_: Annotated[
@@ -95,7 +167,7 @@ def plan(
 
 @app.command()
 def label(
-    image: Annotated[str, typer.Argument(help="A file, or an s3:// URI.")],
+    images: Annotated[list[str], typer.Argument(help="Files, or s3:// URIs.", metavar="IMAGE...")],
     recipe: Annotated[
         list[str] | None,
         typer.Option(help="A recipe (labelmill recipes lists them) or a file of your own; may be repeated."),
@@ -107,18 +179,23 @@ def label(
         list[str] | None,
         typer.Option("--set", metavar="a.b=value", help="A setting as in a job file, e.g. engine.dtype=float32."),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the labels as JSON.")] = False,
+    draw: Annotated[
+        Path | None,
+        typer.Option(metavar="OUT.png", help="Draw the boxes over the image; of several images OUT-1.png and so on."),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the labels as JSON, an image a line.")] = False,
 ) -> None:
-    """Label one image and print the result; without --recipe, a caption."""
-    from jobs.label import label_file
+    """Label images, each by itself, and print the results; without --recipe, captions."""
+    from jobs.label import label_files
 
-    code = label_file(
-        image,
+    code = label_files(
+        images,
         recipes=recipe or [],
         questions=question or [],
         queries=query or [],
         checkpoint=checkpoint,
         overrides=set_ or [],
+        draw=draw,
         as_json=json,
     )
     raise typer.Exit(code)
@@ -138,12 +215,18 @@ def verify(
 @app.command()
 def status(
     output: Annotated[str, typer.Argument(help="The output of a job: a folder or an s3:// prefix.")],
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Follow the run until it ends; then end with its exit code.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the same as JSON on the last line.")] = False,
 ) -> None:
     """Show how far a running, dead or finished job is, from its files alone."""
     from jobs.status import print_status
+    from jobs.watch import watch_run
 
-    raise typer.Exit(print_status(output, as_json=json))
+    code = watch_run(output) if watch else 0
+    print_status(output, as_json=json)
+    raise typer.Exit(code)
 
 
 @app.command()
@@ -200,6 +283,18 @@ def export(
         as_json=json,
     )
     raise typer.Exit(code)
+
+
+@app.command()
+def report(
+    output: Annotated[str, typer.Argument(help="The output of a job: a folder or an s3:// prefix.")],
+    out: Annotated[str | None, typer.Option(help="The HTML file; by default OUTPUT/_run/report.html.")] = None,
+    images: Annotated[int, typer.Option(min=0, help="Show at most this many samples in the gallery.")] = 120,
+) -> None:
+    """Write one HTML file that shows what a running or finished job did: counts, plots, labels on their images."""
+    from jobs.report import report_output
+
+    raise typer.Exit(report_output(output, out=out, max_images=images))
 
 
 @app.command()

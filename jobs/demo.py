@@ -26,14 +26,15 @@ from jobs.job_file import read_job
 from jobs.run import exit_code, run_with_progress
 from jobs.summary_table import print_summary
 from model.nano.scenes import Scene
-from pipeline.storage import join_uri, open_store
+from pipeline.report.page import write_report
+from pipeline.storage import canonical_uri, join_uri, open_store
 from pipeline.verify import verify
 
 BUCKET = "labelmill-demo"
 MARKER = ".labelmill-demo"
 STARTUP_TIMEOUT_S = 60
 
-SCENES_FILE, SHEET_FILE = "scenes.parquet", "labels.png"
+SCENES_FILE, SHEET_FILE, REPORT_FILE = "scenes.parquet", "labels.png", "report.html"
 
 _SCENES_JOB = f"""
 name: demo
@@ -75,8 +76,10 @@ def run_demo(*, out: Path, images: Path | None, num_scenes: int | None, seed: in
         num_files = _upload(folder, f"s3://{BUCKET}/images")
         print(f"{num_files} files put into s3://{BUCKET}/images on this machine")
         summary = run_with_progress(job)
-        found = verify(job.output)
-        _download(job.output, out)
+        found = verify(job.output.uri)
+        _download(job.output.uri, out)
+        # While the images can still be fetched.
+        write_report(job.output.uri, out=canonical_uri(str(out / REPORT_FILE)))
     print_summary({**summary, "output": str(out.resolve())})
     print(f"verified: {found.num_images} images, {found.num_problems} problems")
     if scenes:
@@ -86,6 +89,7 @@ def run_demo(*, out: Path, images: Path | None, num_scenes: int | None, seed: in
             "note: nano knows drawn shapes and printed words; of photographs it says what it knows, not what is there"
         )
     print(f'open it: datasets.load_dataset("parquet", data_files="{out}/captions/*.parquet")')
+    print(f"see what it did, in a browser: {out.resolve() / REPORT_FILE}")
     if as_json:
         print(json.dumps({**summary, "output": str(out.resolve())}, ensure_ascii=False))
     return EXIT_FAILED if found.num_problems else exit_code(job, summary)

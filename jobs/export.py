@@ -39,6 +39,8 @@ def _lines(exported: Exported) -> list[str]:
     if exported.left_out_by_flag:
         flags = ", ".join(f"{flag} {count}" for flag, count in exported.left_out_by_flag.items())
         lines.append(f"left out: {exported.num_rows_left_out} rows, by flag: {flags}")
+    if exported.num_rows_not_in_source:
+        lines.append(f"left out: {exported.num_rows_not_in_source} rows of images that are gone or have changed")
     if exported.num_rows_cut_short:
         lines.append(f"left out with them: {exported.num_rows_cut_short} later turns of their conversations")
     if exported.num_missing_samples:

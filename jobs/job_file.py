@@ -1,6 +1,7 @@
 """A job file and its overrides -> a job whose recipes fit it, before anything heavy is imported."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pipeline.recipes import problems_of_recipes
@@ -14,3 +15,12 @@ def read_job(path_or_text: str | Path, overrides: Sequence[str] = ()) -> JobSpec
         JobError: with one problem for each mistake.
     """
     return load_job(path_or_text, overrides, check_recipes=problems_of_recipes)
+
+
+@contextlib.contextmanager
+def in_folder_of(path: Path) -> Iterator[str]:
+    """The job file's folder as the working folder, as it is for a run elsewhere; gives the file's name in it."""
+    if not path.parent.is_dir():
+        read_job(path)  # which says so
+    with contextlib.chdir(path.parent):
+        yield path.name

@@ -1,42 +1,67 @@
-"""`labelmill label`: one image and some recipes -> labels, printed."""
+"""`labelmill label`: some images and recipes -> labels, printed, and drawn."""
 
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from jobs.draw_boxes import draw_boxes
 from jobs.exit_codes import EXIT_DONE, EXIT_FAILED
 from jobs.job_file import read_job
+from pipeline.decode import decode_image
 from pipeline.recipes import load_recipe
+from schemas.errors import RowError
 from schemas.job import JobError, JobSpec
 from schemas.rows import ImageRow, Label
 
 
-def label_file(
-    image: str,
+def label_files(
+    images: Sequence[str],
     *,
     recipes: Sequence[str],
     questions: Sequence[str],
     queries: Sequence[str],
     checkpoint: str,
     overrides: Sequence[str],
+    draw: Path | None,
     as_json: bool,
 ) -> int:
-    """Returns the exit code: 1 where the image or a recipe failed, with the reason printed."""
-    job = _job(image, recipes, questions, queries, checkpoint, overrides)
-    from pipeline.label_one import label_one  # not at the top: a misspelt recipe is told before torch is imported
+    """Returns the exit code: 1 where an image or a recipe failed, with the reason printed; of several images the others
+    are labelled all the same. One image that fails raises ValueError."""
+    job = _job(images[0], recipes, questions, queries, checkpoint, overrides)
+    if draw is not None and draw.suffix.lower() != ".png":
+        raise ValueError(f"--draw writes a PNG: give a name that ends in .png, not {draw}")
+    from pipeline.label_here import label_here  # not at the top: a misspelt recipe is told before torch is imported
 
-    row = label_one(image, recipes=job.recipes, checkpoint=job.checkpoint, engine=job.engine, limits=job.limits)
-    if row.error is not None:
-        raise ValueError(f"{row.error.stage} failed ({row.error.kind}): {row.error.message}")
-    if as_json:
-        print(json.dumps(_record(row), ensure_ascii=False))
-    else:
-        print(f"{image}: {row.width_px}x{row.height_px} px, {row.tiles_wide}x{row.tiles_high} tiles")
-        for label in row.labels:
-            print(_text(label))
-    for recipe, error in row.recipe_errors:
-        print(f"{recipe} failed ({error.kind}): {error.message}")
-    return EXIT_FAILED if row.recipe_errors else EXIT_DONE
+    done = label_here(images, recipes=job.recipes, checkpoint=job.checkpoint, engine=job.engine, limits=job.limits)
+    if len(done) == 1 and done[0].row.error is not None:
+        raise ValueError(_failure(done[0].row.error))
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    for number, (image, found) in enumerate(zip(images, done, strict=True), 1):
+        row = found.row
+        if as_json:
+            print(json.dumps(_record(row), ensure_ascii=False))
+        elif row.error is not None:
+            console.print(f"{image}: {_failure(row.error)}")
+        else:
+            _print(console, image, row)
+        if not as_json:
+            for recipe, error in row.recipe_errors:
+                console.print(f"{recipe} failed ({error.kind}): {error.message}")
+        if draw is not None and row.error is None:
+            path = draw if len(done) == 1 else draw.with_stem(f"{draw.stem}-{number}")
+            seen = decode_image(
+                found.encoded, max_pixels=job.limits.max_pixels, min_decoded_fraction=job.limits.min_decoded_fraction
+            )
+            num_boxes = draw_boxes(seen.image, row.labels, path)
+            print(f"{num_boxes} boxes drawn into {path}", file=sys.stderr)
+    failed = any(found.row.error is not None or found.row.recipe_errors for found in done)
+    return EXIT_FAILED if failed else EXIT_DONE
 
 
 def _job(
@@ -66,6 +91,29 @@ def _repeats(name: str) -> set[str]:
         return set()
 
 
+def _failure(error: RowError) -> str:
+    return f"{error.stage} failed ({error.kind}): {error.message}"
+
+
+def _print(console: Console, image: str, row: ImageRow) -> None:
+    console.print(f"{image}: {row.width_px}x{row.height_px} px, {row.tiles_wide}x{row.tiles_high} tiles")
+    for label in row.labels:
+        console.print(_text(label))
+        if "boxes" in label.values:
+            console.print(_table(label.values["boxes"]) if label.values["boxes"] else "  no box")
+    console.print()
+
+
+def _table(boxes: Sequence[Mapping[str, Any]]) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("box")
+    for side in ("left", "top", "right", "bottom"):
+        table.add_column(f"{side}, px", justify="right")
+    for box in boxes:
+        table.add_row(box["label"], *(f"{box[key]:.1f}" for key in ("x1", "y1", "x2", "y2")))
+    return table
+
+
 def _text(label: Label) -> str:
     values = label.values
     shown = [f"{name}: {values[name]}" for name in ("question", "query", "of_recipe") if values.get(name)]
@@ -73,11 +121,6 @@ def _text(label: Label) -> str:
     shown += [str(values[name]) for name in ("caption", "code") if name in values]
     if label.table == "ocr":
         shown.append(values["text"])
-    if "boxes" in values:
-        shown += [
-            f"  {box['label']}: ({box['x1']:.1f}, {box['y1']:.1f}) to ({box['x2']:.1f}, {box['y2']:.1f}) px"
-            for box in values["boxes"]
-        ] or ["  no box"]
     flags = f" [{', '.join(label.flags)}]" if label.flags else ""
     return f"\n{label.recipe} ({label.num_output_tokens} tokens, {label.finish_reason}){flags}\n" + "\n".join(shown)
 
@@ -101,8 +144,11 @@ def _record(row: ImageRow) -> dict[str, Any]:
         }
         for label in row.labels
     ]
+    failed = {recipe: {"kind": str(error.kind), "message": error.message} for recipe, error in row.recipe_errors}
     return {
         "image_uri": row.image_uri,
+        "error": row.error and {"kind": str(row.error.kind), "message": row.error.message},
+        "failed_recipes": failed,
         "image_sha256": row.image_sha256,
         "width_px": row.width_px,
         "height_px": row.height_px,

@@ -55,6 +55,8 @@ def print_plan(found: Record) -> None:
     console.print(_recipe_table(found["recipes"]))
     for line in _measured_lines(found):
         console.print(line)
+    for name, facts in found["budget"].items():
+        console.print(_budget_line(name, facts))
     for line in (*_memory_lines(found["memory"]), *_cluster_lines(found["cluster"])):
         console.print(line)
 
@@ -130,6 +132,12 @@ def _measured_lines(found: Record) -> list[str]:
         "  ranges hold for 9 of 10 draws of the measured images, on a machine as busy as it was just now",
         f"output: about {_bytes(forecast['output_bytes'])} of tables, and as much again of records of the run",
     ]
+
+
+def _budget_line(name: str, facts: Record) -> str:
+    verdicts = {None: "whether that is enough is not known", True: "enough", False: "not enough: a later run goes on"}
+    expected = "" if facts["expected"] is None else f" of {facts['expected']:,.6g} expected"
+    return f"budget: {name} {facts['limit']:,.6g}{expected}: {verdicts[facts['fits']]}"
 
 
 def _range(values: Record, form: str) -> str:

@@ -1,24 +1,21 @@
-"""Progress of a run -> a live bar on a terminal, plain lines elsewhere; both on stderr, so that stdout stays data."""
+"""Progress of a run -> a live bar and table on a terminal, else plain lines; on stderr, so that stdout stays data."""
 
+import dataclasses
 import os
 import time
+from collections.abc import Mapping
 from types import TracebackType
+from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
+from jobs.progress_text import PHASES, duration, line_of, table_of
 from pipeline.progress import Progress
 
-LINE_INTERVAL_S = 5.0
-
-_PHASES = {
-    "listing": "looking at the source, the checkpoint and the output",
-    "starting": "starting Ray and loading the model",
-    "labeling": "labeling",
-    "stopping": "stopping: ending what is under way (ask again to stop at once)",
-    "finalizing": "writing the dataset",
-}
+LINE_INTERVAL_S = 30.0
 
 
 class ProgressDisplay:
@@ -28,57 +25,83 @@ class ProgressDisplay:
         # A descriptor of its own: the pipeline sends descriptor 2 to a log while Ray's C++ core writes there.
         self._stream = os.fdopen(os.dup(2), "w", buffering=1)
         console = Console(file=self._stream)
-        self._bar = _make_bar(console) if console.is_terminal else None
-        self._phase = ""
-        self._next_line_at = 0.0
+        self._live = LiveView(console) if console.is_terminal else None
+        self._lines = Lines(self._print)
 
     def __enter__(self) -> "ProgressDisplay":
-        if self._bar is not None:
-            self._bar.start()
-            self._task = self._bar.add_task("", total=None, counts="")
+        if self._live is not None:
+            self._live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        if self._live is not None:
+            self._live.stop()
         self._stream.close()
 
     def __call__(self, progress: Progress) -> None:
-        text = _PHASES[progress.phase]
-        counts = _counts(progress) if progress.phase in ("labeling", "stopping") else ""
         if progress.note:
-            print(f"labelmill: {progress.note}", file=self._stream, flush=True)
+            self._print(f"labelmill: {progress.note}")
             return
-        if self._bar is not None:
-            total = progress.num_images or None
-            self._bar.update(
-                self._task, description=text, completed=progress.num_images_done, total=total, counts=counts
-            )
-            return
-        now = time.monotonic()
-        if progress.phase != self._phase or now >= self._next_line_at:
-            self._next_line_at = now + LINE_INTERVAL_S
-            print(": ".join(filter(None, (text, counts))), file=self._stream, flush=True)
-        self._phase = progress.phase
+        record = dataclasses.asdict(progress)
+        if self._live is not None:
+            self._live.show(record)
+        else:
+            self._lines.show(record)
+
+    def _print(self, text: str) -> None:
+        print(text, file=self._stream, flush=True)
 
 
-def _counts(progress: Progress) -> str:
-    quarantined = f", {progress.num_quarantined_images} quarantined" if progress.num_quarantined_images else ""
-    return f"{progress.num_images_done}/{progress.num_images} images, {progress.num_labels} labels{quarantined}"
+class Lines:
+    """A line at every change of phase, and at most one every half a minute between."""
+
+    def __init__(self, print_line: Any, *, interval_s: float = LINE_INTERVAL_S) -> None:
+        self._print_line, self._interval_s = print_line, interval_s
+        self._phase = ""
+        self._next_at = 0.0
+
+    def show(self, record: Mapping[str, Any]) -> None:
+        phase, now = record.get("phase", "listing"), time.monotonic()
+        if phase != self._phase or now >= self._next_at:
+            self._next_at = now + self._interval_s
+            self._print_line(line_of(record))
+        self._phase = phase
 
 
-def _make_bar(console: Console) -> Bar:
-    return Bar(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[counts]}"),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-        redirect_stderr=False,
-        redirect_stdout=False,
-    )
+class LiveView:
+    """A bar, and below it the table."""
+
+    def __init__(self, console: Console) -> None:
+        self._bar = Bar(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[left]}"),
+            TimeElapsedColumn(),
+            console=console,
+        )
+        self._task = self._bar.add_task("", total=None, left="")
+        self._live = Live(self._bar, console=console, transient=True, redirect_stderr=False, redirect_stdout=False)
+
+    def start(self) -> None:
+        self._live.start()
+
+    def stop(self) -> None:
+        self._live.stop()
+
+    def show(self, record: Mapping[str, Any]) -> None:
+        phase, eta_s = record.get("phase", "listing"), record.get("eta_s")
+        done = record.get("num_images_done", 0)
+        pending = record.get("num_pending_images")
+        self._bar.update(
+            self._task,
+            description=PHASES[phase],
+            completed=done,
+            total=record.get("num_images") or None if pending is None else done + pending,
+            left=f"{duration(eta_s)} to go" if eta_s else "",
+        )
+        is_labeling = phase in ("labeling", "stopping")
+        self._live.update(Group(self._bar, table_of(record)) if is_labeling else self._bar)

@@ -1,10 +1,8 @@
 """`labelmill retry`: what a finished or interrupted job has in quarantine -> tried once more, printed as a run is."""
 
-import json
 from collections.abc import Sequence
 
-from jobs.run import exit_code, run_with_progress
-from jobs.summary_table import print_summary
+from jobs.run import run_and_print
 from schemas.errors import ErrorKind
 
 
@@ -18,11 +16,7 @@ def retry_output(output: str, *, kinds: Sequence[str], overrides: Sequence[str],
     from pipeline.work import job_of  # not at the top: an unknown kind is told before torch is imported
 
     job = job_of(output, overrides)
-    summary = run_with_progress(job, list_source=False, retried_kinds=wanted)
-    print_summary(summary)
-    if as_json:
-        print(json.dumps(summary, ensure_ascii=False))
-    return exit_code(job, summary)
+    return run_and_print(job, as_json=as_json, list_source=False, retried_kinds=wanted)
 
 
 def _kinds(names: Sequence[str]) -> frozenset[str]:

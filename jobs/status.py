@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jobs.exit_codes import EXIT_DONE
+from jobs.progress_text import line_of, table_of
 from pipeline.status import DEAD, RUNNING, Status, status
 
 _STATES = {
@@ -15,6 +16,7 @@ _STATES = {
     "done": "finished",
     "failed": "failed",
     "interrupted": "interrupted: run its job again to go on",
+    "budget_spent": "stopped, because a budget of its job is spent: run its job again to go on",
 }
 
 
@@ -28,6 +30,9 @@ def print_status(output: str, *, as_json: bool) -> int:
     console.print(f"last sign of life {run['last_sign_of_life_at']}")
     if run["message"]:
         console.print(f"  {run['message']}")
+    if found.state == RUNNING:
+        console.print(f"  {line_of(run['progress'])}")
+        console.print(table_of(run["progress"]))
     console.print(_table(found))
     for line in _lines(found):
         console.print(line)

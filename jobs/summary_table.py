@@ -6,6 +6,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from schemas.tables import PRESENT
+
 
 def print_summary(summary: Mapping[str, Any]) -> None:
     """What became of every image, per recipe, why some are in quarantine, how fast it went and where it is."""
@@ -34,7 +36,15 @@ def _lines(summary: Mapping[str, Any]) -> list[str]:
             f"this run: {this_run['num_images']} images, {this_run['num_labels']} labels, "
             f"{this_run['images_per_s']:.2f} images/s, {this_run['labels_per_s']:.2f} labels/s"
         )
+        occupied = "" if this_run["occupancy"] is None else f"; engines {this_run['occupancy']:.0%} occupied"
+        lines.append(
+            f"tokens: {this_run['num_output_tokens']:,} written ({this_run['output_tokens_per_s']:,.1f}/s), "
+            f"{this_run['num_prompt_tokens']:,} of prompts ({this_run['prompt_tokens_per_s']:,.1f}/s){occupied}"
+        )
     else:
         lines.append("this run: nothing was left to label")
+    if lost := {state: count for state, count in summary["source_states"].items() if state != PRESENT}:
+        states = ", ".join(f"{count} {state}" for state, count in sorted(lost.items()))
+        lines.append(f"no longer in the source as labelled: {states} (column source_state)")
     rows = ", ".join(f"{table} {rows}" for table, rows in summary["num_rows"].items())
-    return [*lines, f"rows: {rows}", f"dataset: {summary['output']}"]
+    return [*lines, f"rows: {rows}", f"dataset: {summary['dataset']}"]

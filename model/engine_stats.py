@@ -23,8 +23,12 @@ class EngineStats:
     decode_only_tokens: int = 0
     decode_only_s: float = 0.0
     num_running_sum: int = 0
+    num_sequence_slots_sum: int = 0
+    """Over the steps, the sequences that could have run."""
     max_num_sequences: int = 0
     num_used_pages_sum: int = 0
+    num_pages_sum: int = 0
+    """Over the steps, the pages that could have been in use."""
     peak_used_pages: int = 0
     num_cache_pages: int = 0
     num_shared_tokens: int = 0
@@ -51,12 +55,12 @@ class EngineStats:
     @property
     def batch_occupancy(self) -> float:
         """Mean share of the sequences that could run at once."""
-        return _ratio(self.num_running_sum, self.num_steps * self.max_num_sequences)
+        return _ratio(self.num_running_sum, self.num_sequence_slots_sum)
 
     @property
     def cache_use(self) -> float:
         """Mean share of the cache's pages in use."""
-        return _ratio(self.num_used_pages_sum, self.num_steps * self.num_cache_pages)
+        return _ratio(self.num_used_pages_sum, self.num_pages_sum)
 
     @property
     def prefix_hit_rate(self) -> float:
@@ -101,7 +105,9 @@ class StatsRecorder:
         self._add("num_prefill_tokens", num_prefill_tokens)
         self._add("num_decode_tokens", num_decode_tokens)
         self._add("num_running_sum", num_running)
+        self._add("num_sequence_slots_sum", self._sizes["max_num_sequences"])
         self._add("num_used_pages_sum", num_used_pages)
+        self._add("num_pages_sum", self._sizes["num_cache_pages"])
         self._peak_used_pages = max(self._peak_used_pages, num_used_pages)
         self._add("step_s", step_s)
         if num_prefill_tokens and num_decode_tokens:

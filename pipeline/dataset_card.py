@@ -6,6 +6,8 @@ from typing import Any
 
 import yaml
 
+from schemas.tables import PRESENT
+
 
 def dataset_card(summary: Mapping[str, Any]) -> str:
     """Markdown with YAML front matter: one config per table that has rows, so that each loads by its name."""
@@ -33,7 +35,7 @@ with the checkpoint `{summary["checkpoint"]}`. Every image is accounted for exac
 | recipe | labelled | quarantined | skipped |
 |---|---|---|---|
 {outcomes}
-{"".join(_quarantine(summary["quarantined_by_kind"]))}
+{"".join(_quarantine(summary["quarantined_by_kind"]))}{"".join(_lost(summary["source_states"]))}
 ## Tables
 
 {rows}
@@ -52,6 +54,14 @@ def _quarantine(by_kind: Mapping[str, int]) -> Iterator[str]:
         yield "\n| reason of the quarantine | images |\n|---|---|\n"
     for kind, count in by_kind.items():
         yield f"| {kind} | {count} |\n"
+
+
+def _lost(source_states: Mapping[str, int]) -> Iterator[str]:
+    lost = {state: count for state, count in sorted(source_states.items()) if state != PRESENT}
+    if lost:
+        yield "\n| the source's images, since they were labelled | images |\n|---|---|\n"
+    for state, count in lost.items():
+        yield f"| {state} (`source_state` in the tables) | {count} |\n"
 
 
 def _table(table: str, facts: Mapping[str, Any]) -> str:

@@ -7,14 +7,15 @@ one file to read for each shard.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.commits import OUTCOMES
+from pipeline.absent import source_states
+from pipeline.commits import OUTCOMES, SKIPPED
 from pipeline.duplicate_texts import DuplicateTexts
 from pipeline.ledger import RunFolder
 from pipeline.manifest import sample_ids
@@ -24,7 +25,7 @@ from pipeline.settled import Settled, settle
 from pipeline.staged_rows import StagedRows
 from pipeline.table_facts import TableFacts
 from pipeline.whole_shards import WholeShard, WholeShardWriter
-from schemas.tables import QUARANTINE_TABLE, staged_schema, table_schema
+from schemas.tables import PRESENT, QUARANTINE_TABLE, SOURCE_STATE, staged_schema, table_schema
 
 
 class ReconciliationError(RuntimeError):
@@ -42,6 +43,8 @@ class Accounts:
     """By table."""
     quarantined_by_kind: Counter[str] = field(default_factory=Counter)
     """Images by the kinds of their errors; one image counts once per kind."""
+    source_states: Counter[str] = field(default_factory=Counter)
+    """Images by whether the source still has them (`SOURCE_STATE`)."""
     num_quarantined_images: int = 0
     """Images of which at least one recipe is in quarantine."""
     tables: dict[str, TableFacts] = field(default_factory=dict)
@@ -49,7 +52,7 @@ class Accounts:
     whole_shards: dict[str, WholeShard] = field(default_factory=dict)
     """By manifest shard, the one commit that it has now."""
     sha256: dict[str, str] = field(default_factory=dict)
-    """Of the parts that were written, by their names below the output."""
+    """Of the parts that were written, by their names below the dataset."""
     num_duplicate_texts: Counter[str] = field(default_factory=Counter)
     """By recipe, rows whose text an earlier row has."""
     most_repeated: dict[str, tuple[RepeatedText, ...]] = field(default_factory=dict)
@@ -68,14 +71,18 @@ def finalize(
     recipe_digests: Mapping[str, str],
     carried_schema: pa.Schema | None,
     duplicate_min_chars: Mapping[str, int] | None = None,
+    absent_from: Container[str] = (),
+    dataset_uri: str | None = None,
 ) -> Accounts:
-    """Writes `<output>/<table>/part-NNNNN-of-NNNNN.parquet` from everything committed, and accounts for every input.
+    """Writes `<table>/part-NNNNN-of-NNNNN.parquet` from everything committed, and accounts for every input.
 
     Args:
         tables: label tables to write, also when they are empty; the quarantine table always is.
         recipe_digests: by recipe; commits under other digests are of earlier jobs and left out.
         duplicate_min_chars: by recipe, from how many characters on a text that an earlier row has is flagged; recipes
             that are not named may repeat themselves.
+        absent_from: shards of which the source no longer has all images; rows of those are marked.
+        dataset_uri: where the tables go, if not into the output itself.
 
     Raises:
         ReconciliationError: an input without an outcome, an outcome of none of the inputs, or one whose rows are not
@@ -83,14 +90,22 @@ def finalize(
     """
     accounts = Accounts(outcomes={recipe: Counter(dict.fromkeys(OUTCOMES, 0)) for recipe in recipe_digests})
     accounts.tables = {table: TableFacts(table) for table in tables}
-    writers = {table: PartWriter(folder, table, carried_schema) for table in (*tables, QUARANTINE_TABLE)}
+    writers = {
+        table: PartWriter(folder, table, carried_schema, dataset_uri=dataset_uri)
+        for table in (*tables, QUARANTINE_TABLE)
+    }
     duplicates = {table: DuplicateTexts(table, duplicate_min_chars or {}) for table in tables}
     for shard in shards:
         commit_uris = folder.commit_uris(shard)
         whole = WholeShardWriter(folder, shard, commit_uris)
         settled = settle(folder.commits_at(commit_uris), recipe_digests)
         images = sample_ids(folder.shard_uri(shard))
-        _account(shard, images, settled, recipe_digests, accounts)
+        states = (
+            source_states(folder.absent_uri, shard, images)
+            if shard in absent_from
+            else pa.repeat(pa.scalar(PRESENT), len(images))
+        )
+        _account(shard, images, states, settled, recipe_digests, accounts)
         num_rows = np.zeros(settled.outcomes.num_rows, dtype=np.int64)
         for table, writer in writers.items():
             staged = StagedRows(folder, table, images=images, settled=settled, carried_schema=carried_schema)
@@ -103,6 +118,8 @@ def finalize(
                 else:
                     written = duplicates[table].flagged(rows)
                     accounts.tables[table].add(written)
+                of_rows = states.take(pc.index_in(written["sample_id"], value_set=images))
+                written = written.append_column(SOURCE_STATE, of_rows)
                 writer.add(written.select(table_schema(table, carried_schema).names))
                 whole.add(rows.cast(staged_schema(table, carried_schema)))
             whole.finish_table(table)
@@ -117,17 +134,25 @@ def finalize(
 
 
 def _account(
-    shard: str, images: pa.Array, settled: Settled, recipe_digests: Mapping[str, str], accounts: Accounts
+    shard: str,
+    images: pa.Array,
+    states: pa.Array,
+    settled: Settled,
+    recipe_digests: Mapping[str, str],
+    accounts: Accounts,
 ) -> None:
-    """Adds one shard to the accounts."""
+    """Adds one shard to the accounts. Of an image that the source lost before it was labelled nothing is left to do."""
     status = settled.outcomes["status"]
+    is_present = pc.equal(states, PRESENT).to_numpy(zero_copy_only=False)
+    accounts.source_states.update({one["values"]: one["counts"] for one in pc.value_counts(states).to_pylist()})
     for recipe in recipe_digests:
         found = settled.find(images, recipe)
-        for image in np.flatnonzero(found < 0)[:1]:
+        accounts.outcomes[recipe][SKIPPED] += int(np.count_nonzero((found < 0) & ~is_present))
+        for image in np.flatnonzero((found < 0) & is_present)[:1]:
             raise ReconciliationError(
                 f"{shard}: image {images[image]} has no outcome for recipe {recipe}; run the job again to finish it"
             )
-        for ended in pc.value_counts(status.take(pa.array(found))).to_pylist():
+        for ended in pc.value_counts(status.take(pa.array(found[found >= 0]))).to_pylist():
             accounts.outcomes[recipe][ended["values"]] += ended["counts"]
     known = pc.is_in(settled.outcomes["sample_id"], value_set=images)
     for stranger in settled.outcomes["sample_id"].filter(pc.invert(known))[:1]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import json
 import os
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
+from pipeline.engine_work import EngineWork
 from pipeline.in_hand import InHand
 from pipeline.placement import Placement
 from pipeline.recipes import Recipe
@@ -25,7 +27,7 @@ from pipeline.recipes.watch import Watch
 from pipeline.views import OpenViews
 from schemas.errors import ErrorKind, RowError
 from schemas.job import EngineSpec, JobSpec
-from schemas.rows import TILES_COLUMN, ImageRow, Label, rows_of, to_columns
+from schemas.rows import ENGINE_COLUMN, TILES_COLUMN, ImageRow, Label, rows_of, to_columns
 
 if TYPE_CHECKING:
     import torch
@@ -92,7 +94,7 @@ def resolve_dtype(dtype: Literal["auto", "float32", "bfloat16"], device: str) ->
 
 
 class LabelImage:
-    """{row, carried, tiles} -> {row, carried}: every pending recipe of every row, or that row's reason why not.
+    """{row, carried, tiles} -> {row, carried, engine}: every pending recipe of every row, or that row's reason why not.
 
     Async, so that several blocks are in the engine at once and its batch never drains between them. After a death of
     the worker the rows that were in its hands are alone in the engine, one after another (see `pipeline.in_hand`).
@@ -103,6 +105,7 @@ class LabelImage:
         self._recipes = tuple(recipes)
         self._in_hand = in_hand
         self._engine_use = SharedUse()
+        self._engine_work = EngineWork()
         self._load_error: ValueError | None = None
         try:
             self._engine = replica.load()
@@ -121,7 +124,8 @@ class LabelImage:
             else:
                 async with self._engine_use.shared():
                     labelled = await asyncio.gather(*map(self.label, rows, tiles))
-        yield to_columns(labelled)
+        did = self._engine_work.since_last(await asyncio.to_thread(self.stats))
+        yield to_columns(labelled, **{ENGINE_COLUMN: [json.dumps(did)] * len(labelled)})
 
     def _block_in_hand(self, rows: Sequence[ImageRow]) -> AbstractAsyncContextManager[bool]:
         if self._in_hand is None:
@@ -160,10 +164,14 @@ class LabelImage:
             return row.failed(self._row_error(error))
 
     def stats(self) -> EngineStats:
-        """Of the engine; raises ValueError for a checkpoint that did not load."""
+        """Of the engine. Raises ValueError for a checkpoint that did not load, and EngineDiedError as `label` does."""
         if self._load_error is not None:
             raise self._load_error
-        return self._engine.stats()
+        try:
+            return self._engine.stats()
+        except RuntimeError as error:
+            self._end_with_engine(error)
+            raise
 
     def close(self) -> None:
         if self._load_error is None:

@@ -1,6 +1,7 @@
 """The diagram: manifest shards -> pending rows -> fetched -> tiled -> labelled -> committed, as one Ray Dataset.
 
-The only file besides `cluster.py` that knows Ray. Every stage is a plain class that a test calls on a block.
+Here, in `cluster.py`, `expert_ranks.py` and `metrics.py` alone Ray is known. Every stage is a plain class that a test
+calls on a block.
 """
 
 import inspect
@@ -11,6 +12,7 @@ import ray.data
 from ray.data import ActorPoolStrategy, Dataset
 
 from pipeline.cluster import StopSignal, prefer_nodes_without_gpus
+from pipeline.counted import Counting, counted, counted_fetch, counted_label
 from pipeline.fetch import FetchImage
 from pipeline.in_hand import InHand
 from pipeline.label import LabelImage, ReplicaConfig
@@ -36,20 +38,20 @@ def label_images(work: Work, placement: Placement, *, shards: Sequence[str]) -> 
     Args:
         shards: of the manifest, those that may have pending rows.
     """
-    stop, rows_per_block = stop_signal(work), placement.rows_per_block(work.num_images)
+    job, stop, rows_per_block = work.job.name, stop_signal(work), placement.rows_per_block(work.num_images)
     of_actors: dict[str, Any] = {"max_restarts": MAX_DEATHS_OF_A_WORKER, "max_task_retries": MAX_DEATHS_OF_A_WORKER}
     of_tasks: dict[str, Any] = {"max_retries": MAX_DEATHS_OF_A_WORKER}
     return (
         ray.data.from_items([{SHARD_COLUMN: shard} for shard in shards])
         .map_batches(
-            ListPending(folder=work.folder, wanted=work.wanted, stop=stop),
+            counted(ListPending, Counting(job=job, stage="list"))(folder=work.folder, wanted=work.wanted, stop=stop),
             batch_size=1,
             num_cpus=placement.task_num_cpus,
             **of_tasks,
         )
         .repartition(target_num_rows_per_block=rows_per_block)
         .map_batches(
-            until_stopped(FetchImage, stop),
+            until_stopped(counted_fetch(FetchImage, job), stop),
             fn_constructor_kwargs=fetch_arguments(work.job, image_column=work.image_column, uri_policy=work.uri_policy),
             batch_size=None,
             num_cpus=placement.fetch_num_cpus,
@@ -58,7 +60,7 @@ def label_images(work: Work, placement: Placement, *, shards: Sequence[str]) -> 
             **of_actors,
         )
         .map_batches(
-            until_stopped(TileImage, stop),
+            until_stopped(counted(TileImage, Counting(job=job, stage="tile")), stop),
             fn_constructor_kwargs=tile_arguments(
                 work.job.limits, candidate_resolutions=work.candidate_resolutions, recipes=work.recipes
             ),
@@ -69,7 +71,7 @@ def label_images(work: Work, placement: Placement, *, shards: Sequence[str]) -> 
             **of_actors,
         )
         .map_batches(
-            until_stopped(LabelImage, stop),
+            until_stopped(counted_label(LabelImage, job, work.recipes), stop),
             fn_constructor_kwargs={
                 "replica": ReplicaConfig.of(work.job, placement),
                 "recipes": work.recipes,
@@ -78,10 +80,26 @@ def label_images(work: Work, placement: Placement, *, shards: Sequence[str]) -> 
             batch_size=rows_per_block,  # a block each; Ray demands a number where there are GPUs
             num_cpus=placement.label_num_cpus,
             num_gpus=placement.label_num_gpus,
-            compute=ActorPoolStrategy(size=placement.num_label_actors, max_concurrent_calls_per_actor=BLOCKS_IN_FLIGHT),
+            compute=_replica_pool(placement),
             **of_actors,
         )
-        .map_batches(LabelSink(config=work.sink_config), batch_size=None, num_cpus=placement.task_num_cpus, **of_tasks)
+        .map_batches(
+            counted(LabelSink, Counting(job=job, stage="sink"))(config=work.sink_config),
+            batch_size=None,
+            num_cpus=placement.task_num_cpus,
+            **of_tasks,
+        )
+    )
+
+
+def _replica_pool(placement: Placement) -> ActorPoolStrategy:
+    """A pool that grows asks the cluster for GPUs that it does not have, if something there can add nodes."""
+    at_start, most = placement.num_label_actors, placement.max_label_actors
+    return ActorPoolStrategy(
+        min_size=at_start,
+        initial_size=at_start,
+        max_size=most or at_start,
+        max_concurrent_calls_per_actor=BLOCKS_IN_FLIGHT,
     )
 
 

@@ -21,10 +21,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pipeline.budget import BudgetSpentError
 from pipeline.patience import Patience
 from pipeline.storage import StorageError, join_uri, open_store
 
-RENEW_S = 10.0
+RENEW_S = 5.0
 WATCH_S = 35.0
 """A lease of another machine that is not renewed for so long is of a dead run."""
 SETTLE_S = 3.0
@@ -32,7 +33,7 @@ SETTLE_S = 3.0
 
 _TAKEN = "the output was taken by another run at the same moment: wait for it, or end it"
 
-HELD, DONE, FAILED, INTERRUPTED = "held", "done", "failed", "interrupted"
+HELD, DONE, FAILED, INTERRUPTED, BUDGET_SPENT = "held", "done", "failed", "interrupted", "budget_spent"
 
 
 class OutputInUseError(ValueError):
@@ -58,7 +59,7 @@ class LeaseRecord:
     renewals: int = 0
     state: str = HELD
     message: str = ""
-    """Why it failed."""
+    """Why it failed, or stopped."""
     progress: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -166,6 +167,9 @@ def hold_lease(
         yield lease
     except (KeyboardInterrupt, SystemExit):
         _release(lease, INTERRUPTED)
+        raise
+    except BudgetSpentError as error:
+        _release(lease, BUDGET_SPENT, str(error))
         raise
     except BaseException as error:
         _release(lease, FAILED, " ".join(str(error).split())[:500] or type(error).__name__)

@@ -3,6 +3,7 @@
     <output>/_run/run.json                     what this output was made from, and its shards
     <output>/_run/lease/NNNNNN.json            who runs on it now, or ran last
     <output>/_run/manifest/shard-NNNNN.parquet every input, in the order of the source
+    <output>/_run/absent/shard-NNNNN.parquet   which of them the source no longer has
     <output>/_run/staged/<table>/<name>.parquet
     <output>/_run/commits/<shard>/<name>.json  the staged files of one block, and how each (sample, recipe) in it ended
     <output>/_run/commits/<shard>/<name>.parquet  the same for the whole shard, once it was finalized
@@ -16,8 +17,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from pipeline.absent import source_states
 from pipeline.commits import Commit
 from pipeline.manifest import image_rows, read_shard, sample_ids
 from pipeline.pending import PendingPairs, Wanted, pending_pairs
@@ -25,10 +29,11 @@ from pipeline.read_ahead import in_order
 from pipeline.settled import settle
 from pipeline.storage import join_uri, open_store
 from schemas.rows import ImageRow
-from schemas.tables import ALL_TABLES
+from schemas.tables import ALL_TABLES, PRESENT
 
 CARD_NAME = "README.md"
 EXPORTS_NAME = "exports"
+VERSIONS_NAME, LATEST_NAME = "versions", "LATEST"
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,10 @@ class RunFolder:
     @property
     def manifest_uri(self) -> str:
         return join_uri(self.uri, "manifest")
+
+    @property
+    def absent_uri(self) -> str:
+        return join_uri(self.uri, "absent")
 
     @property
     def lease_uri(self) -> str:
@@ -74,7 +83,8 @@ class RunFolder:
     @property
     def reserved_uris(self) -> tuple[str, ...]:
         """The same without what is made of a finished dataset."""
-        return tuple(join_uri(self.output_uri, name) for name in ("_run", CARD_NAME, *ALL_TABLES))
+        names = ("_run", CARD_NAME, *ALL_TABLES, VERSIONS_NAME, LATEST_NAME)
+        return tuple(join_uri(self.output_uri, name) for name in names)
 
     def put_json(self, name: str, record: Mapping[str, Any]) -> None:
         text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
@@ -110,6 +120,10 @@ class RunFolder:
     def pending(self, shard: str, wanted: Wanted, *, batch_rows: int = 1024) -> Iterator[list[ImageRow]]:
         """Rows of one shard with the recipes that are still wanted, in order; rows with none are left out."""
         pairs, first = self._pending_pairs(shard, wanted), 0
+        if shard in wanted.max_images_of:
+            # Chosen from what was pending when the run began: a listing that is run again must choose the same ones.
+            of_run = self._pending_pairs(shard, wanted, before_this_run=True).images
+            pairs = pairs.only(of_run[: wanted.max_images_of[shard]])
         for batch in read_shard(self.shard_uri(shard), batch_rows=batch_rows):
             of_batch = pairs.slice(first, batch.num_rows)
             first += batch.num_rows
@@ -122,8 +136,25 @@ class RunFolder:
 
     def has_pending(self, shard: str, wanted: Wanted) -> bool:
         """Whether `pending` gives anything; of the manifest it reads the ids alone."""
-        return len(self._pending_pairs(shard, wanted).images) > 0
+        return self.num_pending(shard, wanted) > 0
 
-    def _pending_pairs(self, shard: str, wanted: Wanted) -> PendingPairs:
+    def num_pending(self, shard: str, wanted: Wanted) -> int:
+        """Images of the shard of which a recipe is pending."""
+        return len(self._pending_pairs(shard, wanted).images)
+
+    def num_images_of_run(self, shard: str, wanted: Wanted) -> int:
+        """How many images of the shard were pending when the run began, whatever it has done since."""
+        return len(self._pending_pairs(shard, wanted, before_this_run=True).images)
+
+    def _pending_pairs(self, shard: str, wanted: Wanted, *, before_this_run: bool = False) -> PendingPairs:
         settled = settle(self.commits(shard), wanted.recipe_digests)
-        return pending_pairs(sample_ids(self.shard_uri(shard)), settled, wanted)
+        images = sample_ids(self.shard_uri(shard))
+        pairs = pending_pairs(images, settled, wanted, before_this_run=before_this_run)
+        if shard in wanted.absent_from:
+            return pairs.only(np.flatnonzero(self.is_present(shard, images)))
+        return pairs
+
+    def is_present(self, shard: str, images: pa.Array) -> np.ndarray:
+        """(N,) whether the source still has each image of a shard, of which it lacks some."""
+        states = source_states(self.absent_uri, shard, images)
+        return pc.equal(states, PRESENT).to_numpy(zero_copy_only=False)

@@ -1,4 +1,5 @@
-"""A source and the manifest of earlier runs -> the rows of the source that the manifest does not have.
+"""A source and the manifest of earlier runs -> the rows of the source that the manifest does not have, and the images
+of the manifest that the source does not have.
 
 Both are in the order of the source, so they are read side by side: memory does not grow with either. Knows nothing of
 what was done with the rows.
@@ -9,8 +10,10 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import pyarrow as pa
 
+from pipeline.absent import FoundAbsent
 from pipeline.manifest import read_shard, sample_id
 from pipeline.source import Source, SourceRow
+from schemas.tables import CHANGED, GONE
 
 _COLUMNS = ("place", "image_uri", "sample_id")
 
@@ -26,6 +29,8 @@ class NewRows:
 
     def __init__(self, source: Source, runs: Sequence[Sequence[str]]) -> None:
         self._source, self._runs = source, tuple(map(tuple, runs))
+        self.absent: FoundAbsent | None = None
+        """Set once the source was read to its end: nothing can be said of what was not listed."""
 
     @property
     def folder_uri(self) -> str:
@@ -55,8 +60,9 @@ class NewRows:
                     "order, so that what is new in it cannot be told; choose another output, which lists all of them"
                 )
             last = place
-            if sample_id(row) not in known.at(place):
+            if not known.has(place, sample_id(row)):
                 yield row
+        self.absent = known.finish()
 
 
 def place_in_source(place: str, image_uri: str) -> Place:
@@ -68,28 +74,58 @@ def place_in_source(place: str, image_uri: str) -> Place:
 
 
 class _KnownImages:
-    """(place, sample_id) in ascending order -> the ids at one place after another."""
+    """(place, sample_id, shard) in ascending order -> whether an image is among them, asked in the same order."""
 
-    def __init__(self, listed: Iterable[tuple[Place, str]]) -> None:
+    def __init__(self, listed: Iterable[tuple[Place, str, str]]) -> None:
         self._listed = iter(listed)
         self._next = next(self._listed, None)
         self._place: Place | None = None
-        self._ids: set[str] = set()
+        self._unseen: dict[str, str] = {}
+        """At the place at hand: by id, the shard of those that were not asked for."""
+        self._seen: set[str] = set()
+        self._absent = FoundAbsent()
 
-    def at(self, place: Place) -> set[str]:
+    def has(self, place: Place, sample_id: str) -> bool:
         """Places are asked for in ascending order."""
         if place != self._place:
-            self._place, self._ids = place, set()
-        while self._next is not None and self._next[0] <= place:
-            if self._next[0] == place:
-                self._ids.add(self._next[1])
+            self._move_to(place)
+        if self._unseen.pop(sample_id, None) is not None:
+            self._seen.add(sample_id)
+        return sample_id in self._seen
+
+    def finish(self) -> FoundAbsent:
+        """Those that were not asked for, after all that there is was."""
+        self._leave()
+        while self._next is not None:
+            self._skip()
+        return self._absent
+
+    def _move_to(self, place: Place) -> None:
+        self._leave()
+        self._place, self._seen = place, set()
+        while self._next is not None and self._next[0] < place:
+            self._skip()
+        while self._next is not None and self._next[0] == place:
+            _, known_id, shard = self._next
+            self._unseen[known_id] = shard
             self._next = next(self._listed, None)
-        return self._ids
+
+    def _leave(self) -> None:
+        for known_id, shard in self._unseen.items():
+            self._absent.add(shard, known_id, CHANGED)
+        self._unseen = {}
+
+    def _skip(self) -> None:
+        assert self._next is not None
+        _, known_id, shard = self._next
+        self._absent.add(shard, known_id, GONE)
+        self._next = next(self._listed, None)
 
 
-def _listed(shard_uris: Sequence[str]) -> Iterator[tuple[Place, str]]:
+def _listed(shard_uris: Sequence[str]) -> Iterator[tuple[Place, str, str]]:
     for uri in shard_uris:
+        shard = uri.rpartition("/")[2]
         for batch in read_shard(uri, columns=_COLUMNS):
             columns = (batch.column(name).to_pylist() for name in _COLUMNS)
             for place, image_uri, known_id in zip(*columns, strict=True):
-                yield place_in_source(place, image_uri), known_id
+                yield place_in_source(place, image_uri), known_id, shard

@@ -1,4 +1,4 @@
-"""Rows of one table, in order -> its parts in the dataset: `<output>/<table>/part-NNNNN-of-NNNNN.parquet`.
+"""Rows of one table, in order -> its parts in the dataset: `<dataset>/<table>/part-NNNNN-of-NNNNN.parquet`.
 
 Does not know what is in the rows, nor where their order comes from.
 """
@@ -30,8 +30,12 @@ class PartWriter:
     table is complete.
     """
 
-    def __init__(self, folder: RunFolder, table: str, carried_schema: pa.Schema | None) -> None:
+    def __init__(
+        self, folder: RunFolder, table: str, carried_schema: pa.Schema | None, *, dataset_uri: str | None = None
+    ) -> None:
+        """dataset_uri: by default the output itself."""
         self._folder, self._table = folder, table
+        self._dataset_uri = dataset_uri or folder.output_uri
         self._schema = table_schema(table, carried_schema)
         self._part: _Part | None = None
         self._partial_uris: list[str] = []
@@ -51,13 +55,13 @@ class PartWriter:
     def finish(self) -> Mapping[str, str]:
         """Writes the rest, gives all parts their names and removes parts of an earlier finalize.
 
-        Returns: the SHA-256 of each part, by its name below the output.
+        Returns: the SHA-256 of each part, by its name below the dataset.
         """
         if not self._partial_uris:
             self._part = self._part or _Part(self._schema)
         if self._part is not None:
             self._write()
-        folder_uri = join_uri(self._folder.output_uri, self._table)
+        folder_uri = join_uri(self._dataset_uri, self._table)
         store = open_store(folder_uri)
         total = len(self._partial_uris)
         names = [f"part-{index:05d}-of-{total:05d}.parquet" for index in range(total)]

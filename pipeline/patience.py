@@ -16,6 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from pipeline.metric_names import STORE_RETRIES
+from pipeline.metrics import recorder
 from pipeline.storage import StorageError
 from schemas.errors import ErrorKind
 
@@ -147,6 +149,7 @@ class StoreHealth:
                     raise asker.final(error) from None
                 self._warn_once(error, asker)
             asker.wait()
+            recorder().add(STORE_RETRIES)
 
     def _observe(self, request: Callable[[], T], asker: _Asker) -> T:
         started_s = time.monotonic()

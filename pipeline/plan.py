@@ -7,10 +7,12 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from datetime import UTC, datetime
 from typing import Any
 
 from model.checkpoint_files import local_folder
 from model.config import load_model_config
+from pipeline.budget import budget_facts
 from pipeline.fetch import FetchImage
 from pipeline.forecast import num_tiles
 from pipeline.label import ReplicaConfig
@@ -65,6 +67,7 @@ def plan(
     tables = sorted({recipe.table for recipe in inspected.recipes if recipe.is_written})
     tokens = {**(tokens_of_rows(measured.rows) if measured else {}), **tokens_of_output(inspected.folder, tables)}
     max_tokens = max((counts.max_tokens for counts in tokens.values()), default=0)
+    forecast = forecast_facts(inspected, measured, placement, drawn, seed=SEED) if measured else None
     return {
         "name": job.name,
         "source": job.source.uri,
@@ -74,7 +77,8 @@ def plan(
         "sample": sample_facts(sampled, drawn, seed=SEED),
         "recipes": recipe_facts(inspected, tokens, measured, drawn),
         "measured": measured and measured_facts(measured, placement),
-        "forecast": measured and forecast_facts(inspected, measured, placement, drawn, seed=SEED),
+        "forecast": forecast,
+        "budget": budget_facts(job.budget, drawn.num_to_label, forecast, datetime.now(UTC)),
         "memory": memory_of(job, config, ranks, cluster, max_tokens=max_tokens),
         "cluster": parts_of(placement, cluster),
     }

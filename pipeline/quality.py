@@ -12,6 +12,7 @@ from pipeline.gates.boxes import faults_of_boxes
 from pipeline.gates.code import why_code_is_broken
 from pipeline.gates.echo import what_is_echoed
 from pipeline.gates.language import foreign_language
+from pipeline.gates.leftovers import find_placeholder, find_turn
 from pipeline.gates.marks import find_mark
 from pipeline.gates.ocr_agreement import unread_quotations
 from pipeline.gates.refusal import find_boilerplate, find_refusal
@@ -22,7 +23,7 @@ from schemas.gates import GatesSpec, Then
 if TYPE_CHECKING:
     from pipeline.recipes.boxes import Box  # the recipes import this module
 
-QUALITY_VERSION = "1"
+QUALITY_VERSION = "2"
 """Part of every recipe's digest: to be changed with whatever changes a verdict."""
 
 
@@ -88,7 +89,7 @@ def _truncated(judged: Judged, gates: GatesSpec) -> Faults:
 
 
 def _empty(judged: Judged, gates: GatesSpec) -> Faults:
-    if says_nothing(judged.text):
+    if says_nothing(judged.text, is_asked=bool(judged.question.strip())):
         yield "output_empty", f"{judged.text[:40]!r} says nothing"
 
 
@@ -107,8 +108,12 @@ def _refusal(judged: Judged, gates: GatesSpec) -> Faults:
 
 
 def _marks(judged: Judged, gates: GatesSpec) -> Faults:
-    if mark := find_mark(judged.text):
+    assert gates.marks is not None
+    own_words = gates.marks.own_words
+    if mark := find_mark(judged.text) or (find_turn(judged.text) if own_words else None):
         yield "marks", f"holds {mark!r}"
+    if own_words and (placeholder := find_placeholder(judged.text)):
+        yield "placeholder", f"holds {placeholder!r}"
 
 
 def _language(judged: Judged, gates: GatesSpec) -> Faults:

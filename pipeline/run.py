@@ -4,21 +4,26 @@ What the command line prints is not known here; progress is handed to a callback
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
+from pipeline.budget import Allotment, BudgetSpentError, Moment, allot, deadline, gpu_hours_spent, watch
 from pipeline.dataset_card import dataset_card
 from pipeline.finalize import Accounts, finalize
 from pipeline.lease import Lease, hold_lease
 from pipeline.ledger import CARD_NAME
+from pipeline.leftovers import sweep
 from pipeline.pending import TRANSIENT_KINDS
 from pipeline.progress import Phase, Progress
 from pipeline.recipes.description import describe
+from pipeline.run_progress import RunProgress, counting
 from pipeline.stopping import stop_on_signal
 from pipeline.storage import join_uri, open_store
+from pipeline.versions import dataset_uri, point_to_latest, remove_version, version_name, version_uri
 from pipeline.whole_shards import Finalized, dataset_files
 from pipeline.work import Work, inspect
 from schemas import __version__
@@ -26,25 +31,7 @@ from schemas.job import JobSpec
 
 SUMMARY_FILE = "summary.json"
 
-
-@dataclass(kw_only=True)
-class _Counts:
-    num_images: int = 0
-    num_labels: int = 0
-    num_quarantined_images: int = 0
-
-    def add(self, receipt: Mapping[str, int]) -> None:
-        for name in vars(self):
-            setattr(self, name, getattr(self, name) + receipt[name])
-
-    def progress(self, phase: Phase, work: Work) -> Progress:
-        return Progress(
-            phase=phase,
-            num_images_done=self.num_images,
-            num_images=work.num_images,
-            num_labels=self.num_labels,
-            num_quarantined_images=self.num_quarantined_images,
-        )
+_COUNT_S = 10.0
 
 
 OnProgress = Callable[[Progress], None]
@@ -70,6 +57,7 @@ def run_job(
     Raises:
         ValueError: bad input, before anything ran, or another run on the output; one line.
         ReconciliationError: the accounts do not add up; the dataset was not written.
+        BudgetSpentError: as after a stop, because a budget of the job is spent and images are pending.
         KeyboardInterrupt: the run was asked to stop; what it had begun is committed if there was time.
     """
     started_at, clock = datetime.now(UTC), _Clock()
@@ -86,21 +74,31 @@ def run_job(
 
 
 def _run(work: Work, lease: Lease, clock: "_Clock", started_at: datetime, on_progress: OnProgress) -> dict[str, Any]:
-    counts = _Counts()
+    progress = RunProgress(work.num_images)
     last = Finalized.read(work.folder)
-    shards = list(work.shards) if last is None else last.unsettled_shards(work.folder, work.shards, work.wanted)
+    absent = {shard: of_shard.sha256 for shard, of_shard in work.absent.items()}
+    shards = list(work.shards)
+    if last is not None:
+        shards = last.unsettled_shards(work.folder, work.shards, work.wanted, absent)
+    spent = ""
     if _has_pending(work, shards):
-        _label(work, shards, lease, counts, on_progress)
+        spent = _label(work, shards, lease, progress, deadline(work.job.budget, started_at), on_progress)
     clock.lap("labeling_s")
     lease.check()
+    if spent and _has_pending(work, shards):
+        raise _budget_spent(work, shards, spent, _this_run(work, progress, clock, started_at))
     earlier = work.folder.get_json(SUMMARY_FILE)
-    if last is not None and earlier is not None and not shards and last.dataset_is_there(work.folder):
-        summary = earlier | _this_run(work, counts, clock, started_at)
+    if last is not None and earlier is not None and not shards and last.dataset_is_at(dataset_uri(work.folder)):
+        summary = earlier | _this_run(work, progress, clock, started_at)
         work.folder.put_json(SUMMARY_FILE, summary)
+        _keep(work, last)
         return summary
-    finalizing = counts.progress("finalizing", work)
-    lease.report(lambda: asdict(finalizing))
-    on_progress(finalizing)
+    keeps_versions = work.job.output.keep_versions is not None
+    version = version_name(work.wanted.run) if keeps_versions else None
+    new_uri = version_uri(work.folder, version)
+    progress.phase = "finalizing"
+    lease.report(lambda: asdict(progress.now()))
+    on_progress(progress.now())
     accounts = finalize(
         work.folder,
         shards=work.shards,
@@ -108,48 +106,155 @@ def _run(work: Work, lease: Lease, clock: "_Clock", started_at: datetime, on_pro
         recipe_digests=work.recipe_digests,
         carried_schema=work.carried_schema,
         duplicate_min_chars=work.duplicate_min_chars,
+        absent_from=work.absent,
+        dataset_uri=new_uri,
     )
     clock.lap("finalizing_s")
-    summary = _summary(work, accounts) | _this_run(work, counts, clock, started_at)
-    output_uri = work.folder.output_uri
-    open_store(output_uri).put(join_uri(output_uri, CARD_NAME), dataset_card(summary).encode())
+    if version is not None and last is not None and dict(last.sha256) == accounts.sha256:
+        last_uri = version_uri(work.folder, last.version)
+        if last.dataset_is_at(last_uri):
+            remove_version(work.folder, version)
+            version, new_uri = last.version, last_uri
+    summary = _summary(work, accounts) | {"dataset": new_uri} | _this_run(work, progress, clock, started_at)
+    open_store(new_uri).put(join_uri(new_uri, CARD_NAME), dataset_card(summary).encode())
     work.folder.put_json(SUMMARY_FILE, summary)
+    earlier_versions = last.versions if last is not None else ()
     finalized = Finalized(
         recipe_digests=work.recipe_digests,
         shards=accounts.whole_shards,
-        parts=dataset_files(work.folder),
+        parts=dataset_files(new_uri),
         sha256=accounts.sha256,
+        absent=absent,
+        version=version,
+        versions=tuple(dict.fromkeys((*earlier_versions, version))) if version is not None else (),
+        unnamed=last.unnamed if last is not None else (),
     )
     finalized.write(work.folder)
+    _keep(work, finalized, sweeping=True)
     return summary
 
 
-def _label(work: Work, shards: Sequence[str], lease: Lease, counts: _Counts, on_progress: OnProgress) -> None:
+def _keep(work: Work, finalized: Finalized, *, sweeping: bool = False) -> None:
+    """Of versions as many as the job keeps, and of what lies below `_run` what is still of use."""
+    unnamed = finalized.unnamed
+    if sweeping:
+        named = {whole.commit.removesuffix(".parquet") for whole in finalized.shards.values()}
+        unnamed = sweep(work.folder, named=named, unnamed_before=unnamed)
+    versions = finalized.versions[-(work.job.output.keep_versions or 1) :]
+    if (versions, unnamed) != (finalized.versions, finalized.unnamed):
+        finalized = replace(finalized, versions=versions, unnamed=unnamed)
+        finalized.write(work.folder)
+    point_to_latest(work.folder, finalized)
+
+
+def _label(
+    work: Work,
+    shards: Sequence[str],
+    lease: Lease,
+    progress: RunProgress,
+    deadline: Moment | None,
+    on_progress: OnProgress,
+) -> str:
+    """Returns the budget because of which images may have been left, or ""."""
     # Imported here: a job that fails on bad input need not wait for Ray.
     from pipeline.cluster import cluster
     from pipeline.expert_ranks import expert_ranks
     from pipeline.label_images import label_images, stop_signal
     from pipeline.placement import Placement
+    from pipeline.run_metrics import run_metrics
+
+    if deadline is not None and deadline.is_past:
+        return deadline.budget
+    budget = work.job.budget
+    allotment = allot(shards, budget.max_images, num_pending_in=_num_images_of(work))
+    work = _restricted(work, allotment)
 
     def tell(phase: Phase) -> None:
-        on_progress(counts.progress(phase, work))
+        progress.phase = phase
+        on_progress(progress.now())
 
     def stop() -> None:
         tell("stopping")
         stop_signal(work).send()
 
     tell("starting")
-    lease.report(lambda: asdict(counts.progress("labeling", work)))
-    with cluster() as size:
+    lease.report(lambda: asdict(progress.now()))
+    told = run_metrics(work.job.name, allotment.shards, num_images_of=_num_images_of(work))
+    with cluster() as size, _counted(work, allotment, progress), told as metrics:
         ranks = expert_ranks(work.job.engine, work.job.checkpoint, size)
-        placement = Placement.for_cluster(size, work.job.resources, expert_ranks=ranks)
-        with stop_on_signal(stop, grace_s=work.job.resources.stop_grace_s) as stopping:
-            for receipt in label_images(work, placement, shards=shards).iter_rows():
-                counts.add(receipt)
-                lease.check()
-                tell("stopping" if stopping.requested.is_set() else "labeling")
-            if stopping.requested.is_set():
+        needs_gpu = work.job.engine.device == "cuda"
+        placement = Placement.for_cluster(size, work.job.resources, expert_ranks=ranks, needs_gpu=needs_gpu)
+        num_gpus = placement.num_label_actors * placement.label_num_gpus
+        if budget.max_gpu_hours is not None and not num_gpus:
+            on_progress(replace(progress.now(), note=_NO_GPUS))
+        moments = [deadline, gpu_hours_spent(budget, datetime.now(UTC), num_gpus)]
+        progress.begin_labeling()
+        with (
+            stop_on_signal(stop, grace_s=work.job.resources.stop_grace_s) as stopping,
+            watch(moments, stopping.requested) as watched,
+        ):
+            try:
+                for receipt in label_images(work, placement, shards=allotment.shards).iter_rows():
+                    progress.add(receipt)
+                    metrics.committed(receipt)
+                    lease.check()
+                    tell("stopping" if stopping.requested.is_set() else "labeling")
+            except KeyboardInterrupt:
+                if not (watched.spent and stopping.time_is_up):
+                    raise
+            if stopping.requested.is_set() and not watched.spent:
                 raise KeyboardInterrupt
+            return watched.spent or (f"budget.max_images ({budget.max_images})" if allotment.leaves_some else "")
+
+
+_NO_GPUS = "budget.max_gpu_hours is never spent here: no label actor has a GPU; budget.deadline limits the time"
+
+
+def _num_images_of(work: Work) -> Callable[[str], int]:
+    """Of a shard, the images that were pending when the run began."""
+    return lambda shard: work.folder.num_images_of_run(shard, work.wanted)
+
+
+def _restricted(work: Work, allotment: Allotment) -> Work:
+    if allotment.last_shard_images is None:
+        return work
+    some = {allotment.shards[-1]: allotment.last_shard_images}
+    return replace(work, wanted=replace(work.wanted, max_images_of=some))
+
+
+def _counted(work: Work, allotment: Allotment, progress: RunProgress) -> AbstractContextManager[None]:
+    """Tells the progress how much there is to label, at once or in time."""
+    if allotment.num_images is None:
+        return counting(progress, allotment.shards, _num_images_of(work))
+    progress.expect(allotment.num_images)
+    return nullcontext()
+
+
+def _budget_spent(work: Work, shards: Sequence[str], spent: str, this_run: dict[str, Any]) -> BudgetSpentError:
+    num_pending, is_all = _count_pending(work, shards)
+    record = {
+        **this_run,
+        "output": work.folder.output_uri,
+        "budget_spent": spent,
+        "num_pending_images": num_pending,
+        "all_pending_counted": is_all,
+    }
+    done = this_run["this_run"]["num_images"]
+    message = (
+        f"{spent} is spent: this run has labelled {done} images, {'' if is_all else 'at least '}{num_pending} are "
+        "pending, and the dataset is not written until none is; run the same command again to go on"
+    )
+    return BudgetSpentError(message, record)
+
+
+def _count_pending(work: Work, shards: Sequence[str]) -> tuple[int, bool]:
+    """Images still pending, and whether all are counted: who has to stop by a time does not count for minutes."""
+    until, num_pending = time.monotonic() + _COUNT_S, 0
+    for shard in shards:
+        num_pending += work.folder.num_pending(shard, work.wanted)
+        if num_pending and time.monotonic() > until:
+            return num_pending, shard == shards[-1]
+    return num_pending, True
 
 
 def _has_pending(work: Work, shards: Sequence[str]) -> bool:
@@ -172,13 +277,14 @@ def _summary(work: Work, accounts: Accounts) -> dict[str, Any]:
         "tables": {table: facts.as_dict() for table, facts in accounts.tables.items()},
         "most_repeated": {recipe: [asdict(text) for text in texts] for recipe, texts in accounts.most_repeated.items()},
         "made_by": {recipe.name: describe(recipe) for recipe in work.recipes},
+        "source_states": dict(accounts.source_states),
         "num_quarantined_images": accounts.num_quarantined_images,
         "quarantined_fraction": accounts.quarantined_fraction,
         "quarantined_by_kind": dict(accounts.quarantined_by_kind.most_common()),
     }
 
 
-def _this_run(work: Work, counts: _Counts, clock: "_Clock", started_at: datetime) -> dict[str, Any]:
+def _this_run(work: Work, progress: RunProgress, clock: "_Clock", started_at: datetime) -> dict[str, Any]:
     """What a run says of itself, whether or not it changed the dataset."""
     labeling_s = clock.laps_s["labeling_s"]
     return {
@@ -187,9 +293,7 @@ def _this_run(work: Work, counts: _Counts, clock: "_Clock", started_at: datetime
         "this_run": {
             "number": work.wanted.run,
             "num_new_images": work.num_new_images,
-            **asdict(counts),
-            "images_per_s": round(counts.num_images / labeling_s, 3),
-            "labels_per_s": round(counts.num_labels / labeling_s, 3),
+            **progress.summary(labeling_s),
         },
         "times": {
             "started_at": started_at.isoformat(timespec="seconds"),

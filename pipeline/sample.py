@@ -12,7 +12,7 @@ from pipeline.new_rows import NewRows
 from pipeline.pending import Wanted
 from pipeline.source import SourceRow
 from pipeline.whole_shards import Finalized
-from pipeline.work import RUN_FILE, InspectedJob, listed_shards
+from pipeline.work import RUN_FILE, InspectedJob, absences, listed_shards
 from schemas.rows import ImageRow
 
 NO_SHARD = "not-listed-yet"
@@ -84,9 +84,10 @@ class _Reservoir:
 
 def _pending_rows(inspected: InspectedJob, shards: list[str]) -> Iterator[ImageRow]:
     folder = inspected.folder
-    wanted = Wanted(recipe_digests=inspected.recipe_digests, run=_AFTER_ALL_RUNS)
+    absent = {shard: of_shard.sha256 for shard, of_shard in absences(folder.get_json(RUN_FILE) or {}).items()}
+    wanted = Wanted(recipe_digests=inspected.recipe_digests, run=_AFTER_ALL_RUNS, absent_from=frozenset(absent))
     last = Finalized.read(folder)
-    for shard in shards if last is None else last.unsettled_shards(folder, tuple(shards), wanted):
+    for shard in shards if last is None else last.unsettled_shards(folder, tuple(shards), wanted, absent):
         for rows in folder.pending(shard, wanted):
             yield from rows
 

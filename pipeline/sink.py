@@ -1,4 +1,4 @@
-"""Labelled rows -> staged Parquet files and one commit per manifest shard; returns what a progress display counts.
+"""Labelled rows -> staged Parquet files and one commit per manifest shard; returns a receipt of what was written.
 
 Data first, the commit last: a block that dies in between leaves files that nothing names. Names are derived from all
 that a block holds, labels included: written twice it overwrites itself, and an attempt with other results overwrites
@@ -17,10 +17,11 @@ import pyarrow.parquet as pq
 
 from pipeline.commits import LABELLED, QUARANTINED, SKIPPED, Commit, Outcome, outcome_table
 from pipeline.ledger import RunFolder
+from pipeline.receipt import receipt_of
 from pipeline.storage import open_store
 from schemas import __version__
 from schemas.errors import RowError
-from schemas.rows import ImageRow, Label, rows_of
+from schemas.rows import ENGINE_COLUMN, ImageRow, Label, rows_of
 from schemas.tables import ALL_TABLES, QUARANTINE_TABLE, carried_name, staged_schema
 
 
@@ -36,24 +37,20 @@ class SinkConfig:
 
 
 class LabelSink:
-    """{row, carried} -> one receipt per block: {"num_images", "num_quarantined_images", "num_labels"}."""
+    """{row, carried, engine} -> one receipt per block, see `pipeline.receipt`; `engine` may be missing."""
 
     def __init__(self, *, config: SinkConfig) -> None:
         self._config = config
         self._folder = RunFolder(config.output_uri)
 
-    def __call__(self, block: Mapping[str, Any]) -> dict[str, list[int]]:
+    def __call__(self, block: Mapping[str, Any]) -> dict[str, list[Any]]:
         rows = rows_of(block)
         by_shard: dict[str, list[ImageRow]] = defaultdict(list)
         for row in rows:
             by_shard[row.manifest_shard].append(row)
         for shard, shard_rows in by_shard.items():
             self._write(shard, shard_rows)
-        return {
-            "num_images": [len(rows)],
-            "num_quarantined_images": [sum(bool(row.error or row.recipe_errors) for row in rows)],
-            "num_labels": [sum(len(row.labels) for row in rows)],
-        }
+        return receipt_of(rows, block.get(ENGINE_COLUMN, ()))
 
     def _write(self, shard: str, rows: Sequence[ImageRow]) -> None:
         tables: dict[str, list[tuple[dict[str, Any], bytes]]] = defaultdict(list)

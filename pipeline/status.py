@@ -9,23 +9,26 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 import pyarrow.compute as pc
 
-from pipeline.commits import OUTCOMES, QUARANTINED
+from pipeline.commits import OUTCOMES, QUARANTINED, SKIPPED
 from pipeline.lease import HELD, RENEW_S, LeaseRecord, ran_here, read_lease, runs_here
 from pipeline.ledger import RunFolder
+from pipeline.manifest import sample_ids
 from pipeline.parquet_members import open_table
 from pipeline.settled import settle
 from pipeline.storage import canonical_uri
-from pipeline.work import RUN_FILE, listed_shards
+from pipeline.work import RUN_FILE, absences, listed_shards
 
 RUNNING, DEAD = "running", "dead"
-NOT_RENEWED_S = 4 * RENEW_S
+NOT_RENEWED_S = 8 * RENEW_S
 
 
 @dataclass(kw_only=True)
 class Status:
-    """state: running, dead (ended without a word), or how the last run ended: done, failed, interrupted."""
+    """state: running, dead (ended without a word), or how the last run ended: done, failed, interrupted,
+    budget_spent."""
 
     output: str
     state: str
@@ -48,10 +51,7 @@ class Status:
 def status(output: str) -> Status:
     """Raises ValueError where no run was ever started."""
     folder = RunFolder(canonical_uri(output))
-    lease, run = read_lease(folder.lease_uri), folder.get_json(RUN_FILE)
-    if lease is None:
-        raise ValueError(f"{output} holds no run of labelmill (no _run/lease): give the output of a job")
-    found = Status(output=folder.output_uri, state=_state(lease), run=_about(lease))
+    found, run = status_of_run(output), folder.get_json(RUN_FILE)
     summary = folder.get_json("summary.json")
     if summary is not None:
         found.dataset = {key: summary[key] for key in ("num_images", "num_rows", "num_quarantined_images")}
@@ -59,6 +59,15 @@ def status(output: str) -> Status:
     if run is not None:
         _count(folder, run, found)
     return found
+
+
+def status_of_run(output: str) -> Status:
+    """The same without what is counted over all images: one small object is read. Raises ValueError as `status`."""
+    folder = RunFolder(canonical_uri(output))
+    lease = read_lease(folder.lease_uri)
+    if lease is None:
+        raise ValueError(f"{output} holds no run of labelmill (no _run/lease): give the output of a job")
+    return Status(output=folder.output_uri, state=_state(lease), run=_about(lease))
 
 
 def _state(lease: LeaseRecord) -> str:
@@ -90,16 +99,23 @@ def _count(folder: RunFolder, run: dict[str, Any], found: Status) -> None:
     shards = listed_shards(run)
     found.recipes = {recipe: dict.fromkeys((*OUTCOMES, "pending"), 0) for recipe in digests}
     kinds: Counter[str] = Counter()
+    absent, num_lost = absences(run), Counter[str]()
 
     for shard in shards:
         # One shard after another, because each takes memory; its commits are read many at a time.
-        outcomes = settle(folder.commits(shard), digests).outcomes
+        settled = settle(folder.commits(shard), digests)
+        outcomes = settled.outcomes
         with open_table(folder.shard_uri(shard)) as manifest:
             found.num_images += manifest.metadata.num_rows
+        if shard in absent:
+            images = sample_ids(folder.shard_uri(shard))
+            is_lost = ~folder.is_present(shard, images)
+            num_lost.update({recipe: int(np.sum(is_lost & (settled.find(images, recipe) < 0))) for recipe in digests})
         for ended in outcomes.group_by(["recipe", "status"]).aggregate([([], "count_all")]).to_pylist():
             found.recipes[ended["recipe"]][ended["status"]] += ended["count_all"]
         failed = outcomes.filter(pc.field("status") == QUARANTINED)["error_kind"]
         kinds.update({kind["values"]: kind["counts"] for kind in pc.value_counts(failed).to_pylist()})
-    for counts in found.recipes.values():
+    for recipe, counts in found.recipes.items():
+        counts[SKIPPED] += num_lost[recipe]
         counts["pending"] = found.num_images - sum(counts[outcome] for outcome in OUTCOMES)
     found.quarantined_by_kind = dict(kinds.most_common())

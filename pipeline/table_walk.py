@@ -5,7 +5,7 @@ stands elsewhere is a problem by itself, and so is one of an image that the mani
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +25,13 @@ class ShardOfManifest:
     place: int
     sample_ids: pa.Array
     num_owed_2N: Mapping[str, np.ndarray]
+
+    def owed_only(self, must_N: np.ndarray) -> "ShardOfManifest":
+        """The same, with no labels owed to images that need not have any: the source lost them."""
+        owed = {
+            recipe: np.stack([fewest_N * must_N, most_N]) for recipe, (fewest_N, most_N) in self.num_owed_2N.items()
+        }
+        return replace(self, num_owed_2N=owed)
 
 
 class TableWalk:

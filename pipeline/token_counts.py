@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from pipeline.ledger import RunFolder
 from pipeline.parquet_members import open_table
 from pipeline.storage import join_uri, open_store
+from pipeline.versions import dataset_uri
 from schemas.rows import ImageRow
 
 MEASURED, LAST_RUN = "measured", "last run"
@@ -71,7 +72,7 @@ def tokens_of_output(folder: RunFolder, tables: Sequence[str]) -> Mapping[str, T
 
 
 def _batches(folder: RunFolder, table: str) -> Iterator[pa.RecordBatch]:
-    for info in open_store(folder.output_uri).list_or_empty(join_uri(folder.output_uri, table)):
+    for info in open_store(folder.output_uri).list_or_empty(join_uri(dataset_uri(folder), table)):
         with open_table(info.uri) as part:
             yield from part.iter_batches(columns=list(_COLUMNS), use_threads=False)
 

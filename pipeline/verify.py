@@ -21,8 +21,9 @@ from pipeline.recorded_recipes import RecordedRecipe, read_recipes
 from pipeline.storage import canonical_uri, join_uri, open_store
 from pipeline.table_walk import ShardOfManifest, TableWalk
 from pipeline.unchanged import changed_files
+from pipeline.versions import version_uri
 from pipeline.whole_shards import FINALIZED_FILE, Finalized
-from pipeline.work import RUN_FILE, job_of, listed_shards
+from pipeline.work import RUN_FILE, absences, job_of, listed_shards
 from schemas.tables import QUARANTINE_TABLE
 
 MAX_PROBLEMS_SHOWN = 20
@@ -61,17 +62,30 @@ def verify(output: str) -> Verification:
     shards = listed_shards(run)
     recipes = read_recipes(folder, job)
     tables = dict.fromkeys([*(str(recipe.file.table) for recipe in recipes.values()), QUARANTINE_TABLE])
-    part_uris = {table: _part_uris(folder, table, found) for table in tables}
-    _check_bytes(
-        folder, shards, run.get("shard_sha256", {}), [uri for uris in part_uris.values() for uri in uris], found
-    )
+    finalized = Finalized.read(folder)
+    dataset_uri = version_uri(folder, finalized.version if finalized is not None else None)
+    part_uris = {table: _part_uris(dataset_uri, table, found) for table in tables}
+    if finalized is None:
+        found.add_problem(f"no _run/{FINALIZED_FILE}: the run ended before it wrote down its parts: run the job again")
+    else:
+        prefix = f"{dataset_uri}/"
+        parts = [uri for uris in part_uris.values() for uri in uris]
+        written = {uri: finalized.sha256.get(uri.removeprefix(prefix)) for uri in parts}
+        written |= {folder.shard_uri(shard): run["shard_sha256"].get(shard) for shard in shards}
+        written |= {join_uri(folder.absent_uri, shard): of.sha256 for shard, of in absences(run).items()}
+        for problem in changed_files(written, f"{folder.output_uri}/"):
+            found.add_problem(problem)
     ids = ImageIds.of(sample_ids(folder.shard_uri(shard)) for shard in shards)
     walks = {
         table: TableWalk(table, uris, recipes=list(recipes), ids=ids, on_problem=found.add_problem)
         for table, uris in part_uris.items()
     }
+    absent = absences(run)
     for place, shard in enumerate(shards):
-        _check_shard(_shard(folder, shard, place, ids, recipes, found), walks, found)
+        of_shard = _shard(folder, shard, place, ids, recipes, found)
+        if shard in absent:
+            of_shard = of_shard.owed_only(folder.is_present(shard, of_shard.sample_ids))
+        _check_shard(of_shard, walks, found)
     for table, walk in walks.items():
         walk.finish()
         found.num_rows[table] = walk.num_rows
@@ -83,9 +97,9 @@ def verify(output: str) -> Verification:
     return found
 
 
-def _part_uris(folder: RunFolder, table: str, found: Verification) -> list[str]:
+def _part_uris(dataset_uri: str, table: str, found: Verification) -> list[str]:
     """The parts that are there; what is missing among them, or does not belong, is a problem."""
-    folder_uri = join_uri(folder.output_uri, table)
+    folder_uri = join_uri(dataset_uri, table)
     names = [info.uri.removeprefix(f"{folder_uri}/") for info in open_store(folder_uri).list_or_empty(folder_uri)]
     parts = [match for name in names if (match := PART_NAME.fullmatch(name))]
     for name in sorted({*names} - {part.string for part in parts}):
@@ -98,21 +112,6 @@ def _part_uris(folder: RunFolder, table: str, found: Verification) -> list[str]:
     for index in sorted({*range(max(totals, default=0))} - {int(part["index"]) for part in parts}):
         found.add_problem(f"table {table}: part {index} of 0..{totals[-1] - 1} is missing: run the job again")
     return [join_uri(folder_uri, part.string) for part in parts]
-
-
-def _check_bytes(
-    folder: RunFolder, shards: list[str], shard_sha256: Mapping[str, str], part_uris: list[str], found: Verification
-) -> None:
-    """Whether parts and manifest shards have the bytes that were written; Parquet itself notices little."""
-    finalized = Finalized.read(folder)
-    if finalized is None:
-        found.add_problem(f"no _run/{FINALIZED_FILE}: the run ended before it wrote down its parts: run the job again")
-        return
-    prefix = f"{folder.output_uri}/"
-    written = {uri: finalized.sha256.get(uri.removeprefix(prefix)) for uri in part_uris}
-    written |= {folder.shard_uri(shard): shard_sha256.get(shard) for shard in shards}
-    for problem in changed_files(written, prefix):
-        found.add_problem(problem)
 
 
 def _shard(

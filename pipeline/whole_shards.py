@@ -9,7 +9,7 @@ import hashlib
 import io
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -88,7 +88,15 @@ class Finalized:
     parts: Mapping[str, int]
     """Of the dataset, see `dataset_files`."""
     sha256: Mapping[str, str]
-    """Of the parts of the tables, by their names below the output."""
+    """Of the parts of the tables, by their names below the dataset."""
+    absent: Mapping[str, str] = field(default_factory=dict)
+    """By shard, the hash of the list of its images that the source did not have (see `pipeline.absent`)."""
+    version: str | None = None
+    """Name of the dataset; None where no versions are kept."""
+    versions: tuple[str, ...] = ()
+    """Those that are kept, the newest last."""
+    unnamed: tuple[str, ...] = ()
+    """Staged files that no commit named (see `pipeline.leftovers`)."""
 
     def write(self, folder: RunFolder) -> None:
         folder.put_json(FINALIZED_FILE, asdict(self))
@@ -106,12 +114,21 @@ class Finalized:
             recipe_digests=record["recipe_digests"],
             shards=shards,
             parts=record["parts"],
-            sha256=record.get("sha256", {}),  # outputs of earlier versions have none
+            sha256=record["sha256"],
+            absent=record["absent"],
+            version=record["version"],
+            versions=tuple(record["versions"]),
+            unnamed=tuple(record["unnamed"]),
         )
 
-    def unsettled_shards(self, folder: RunFolder, shards: Sequence[str], wanted: Wanted) -> list[str]:
-        """Of these shards, those that may have pending pairs: all but the ones whose only commit is known to be whole,
-        found by one listing."""
+    def unsettled_shards(
+        self, folder: RunFolder, shards: Sequence[str], wanted: Wanted, absent: Mapping[str, str]
+    ) -> list[str]:
+        """Of these shards, those that may have pending pairs, or other images than the source has now: all but the ones
+        whose only commit is known to be whole, found by one listing.
+
+        Args: absent: as `self.absent`, now.
+        """
         if dict(self.recipe_digests) != dict(wanted.recipe_digests):
             return list(shards)
         changed = self._changed(folder)
@@ -120,6 +137,7 @@ class Finalized:
             for shard in shards
             if shard in changed
             or shard not in self.shards
+            or self.absent.get(shard) != absent.get(shard)
             or not wanted.retried_kinds.isdisjoint(self.shards[shard].error_kinds)
         ]
 
@@ -136,15 +154,15 @@ class Finalized:
                 changed.add(shard)
         return changed | {shard for shard in self.shards if found[shard] != 1}
 
-    def dataset_is_there(self, folder: RunFolder) -> bool:
-        return dataset_files(folder) == dict(self.parts)
+    def dataset_is_at(self, dataset_uri: str) -> bool:
+        return dataset_files(dataset_uri) == dict(self.parts)
 
 
-def dataset_files(folder: RunFolder) -> dict[str, int]:
-    """What readers of the output find: bytes by name below the output."""
-    store, prefix = open_store(folder.output_uri), f"{folder.output_uri.rstrip('/')}/"
-    found = [info for table in ALL_TABLES for info in store.list_or_empty(join_uri(folder.output_uri, table))]
-    card_uri = join_uri(folder.output_uri, CARD_NAME)
+def dataset_files(dataset_uri: str) -> dict[str, int]:
+    """What readers of a dataset find: bytes by name below it."""
+    store, prefix = open_store(dataset_uri), f"{dataset_uri.rstrip('/')}/"
+    found = [info for table in ALL_TABLES for info in store.list_or_empty(join_uri(dataset_uri, table))]
+    card_uri = join_uri(dataset_uri, CARD_NAME)
     if store.exists(card_uri):
         found.append(store.head(card_uri))
     return {info.uri.removeprefix(prefix): info.num_bytes for info in found}

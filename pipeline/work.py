@@ -16,8 +16,9 @@ import pyarrow as pa
 from model.checkpoint_files import digest as checkpoint_digest
 from model.checkpoint_files import local_folder
 from model.prompt import Processor
+from pipeline.absent import ShardAbsences, put_absent
 from pipeline.checkpoint_check import check_checkpoint
-from pipeline.ledger import CARD_NAME, RunFolder
+from pipeline.ledger import CARD_NAME, LATEST_NAME, VERSIONS_NAME, RunFolder
 from pipeline.list_source import open_source
 from pipeline.manifest import write_manifest
 from pipeline.new_rows import NewRows
@@ -30,7 +31,7 @@ from pipeline.sink import SinkConfig
 from pipeline.source import CONVERSATION_AUTO, Source, SourceColumns
 from pipeline.storage import canonical_uri, join_uri, open_store
 from pipeline.uri_policy import UriPolicy
-from schemas.job import JobSpec, load_job
+from schemas.job import JobSpec, OutputSpec, load_job
 from schemas.recipe_specs import columns_of
 from schemas.tables import ALL_TABLES, SCHEMA_VERSION, carried_name
 
@@ -57,6 +58,7 @@ class Work:
     num_images: int
     num_new_images: int
     num_ignored_files: int
+    absent: Mapping[str, ShardAbsences]
     wanted: Wanted
 
     @property
@@ -142,6 +144,7 @@ class InspectedJob:
         folder.put_json(RUN_FILE, {"identity": self.identity, **manifest})
         put_recipes(folder, self.recipes)
         _put_job(folder, self.job, self.recipes)
+        absent = absences(manifest)
         return Work(
             job=self.job,
             folder=folder,
@@ -155,7 +158,13 @@ class InspectedJob:
             num_images=manifest["num_images"],
             num_new_images=manifest["num_images"] - (earlier["num_images"] if earlier else 0),
             num_ignored_files=manifest["num_ignored_files"],
-            wanted=Wanted(recipe_digests=self.recipe_digests, run=run, retried_kinds=retried_kinds),
+            absent=absent,
+            wanted=Wanted(
+                recipe_digests=self.recipe_digests,
+                run=run,
+                retried_kinds=retried_kinds,
+                absent_from=frozenset(absent),
+            ),
         )
 
 
@@ -171,7 +180,7 @@ def inspect(job: JobSpec, *, probe_output: bool = True) -> InspectedJob:
             run has left at the output.
     """
     check_recipes(job.recipes)
-    output_uri = canonical_uri(job.output)
+    output_uri = canonical_uri(job.output.uri)
     folder = RunFolder(output_uri)
     patience = Patience.from_environment(at_most_s=FIRST_CONTACT_S)
     if probe_output:
@@ -208,6 +217,11 @@ def listed_shards(run: Mapping[str, Any]) -> list[str]:
     return [shard for listed in run["shards_by_run"] for shard in listed]
 
 
+def absences(run: Mapping[str, Any]) -> dict[str, ShardAbsences]:
+    """By shard, what `run.json` says of its images that the source no longer has."""
+    return {shard: ShardAbsences(**of_shard) for shard, of_shard in run.get("absent", {}).items()}
+
+
 def job_of(output: str, overrides: Sequence[str] = ()) -> JobSpec:
     """The job that made an output, for that output wherever it lies now.
 
@@ -219,7 +233,8 @@ def job_of(output: str, overrides: Sequence[str] = ()) -> JobSpec:
     store, uri = open_store(folder.uri, patience=patience), join_uri(folder.uri, JOB_FILE)
     if not store.exists(uri):
         raise ValueError(f"{output} holds no run of labelmill (no _run/{JOB_FILE}): give the output of a job")
-    return load_job(store.get(uri).decode(), overrides).model_copy(update={"output": folder.output_uri})
+    job = load_job(store.get(uri).decode(), overrides)
+    return job.model_copy(update={"output": _at(job, folder)})
 
 
 def _put_job(folder: RunFolder, job: JobSpec, recipes: Sequence[Recipe]) -> None:
@@ -233,10 +248,13 @@ def _put_job(folder: RunFolder, job: JobSpec, recipes: Sequence[Recipe]) -> None
         spec.model_copy(update={"id": ids[spec], "name": os.path.abspath(spec.name) if spec.is_file else spec.name})
         for spec in job.recipes
     )
-    job = job.model_copy(
-        update={"source": source, "output": folder.output_uri, "checkpoint": checkpoint, "recipes": entries}
-    )
+    update = {"source": source, "output": _at(job, folder), "checkpoint": checkpoint, "recipes": entries}
+    job = job.model_copy(update=update)
     open_store(folder.uri).put(join_uri(folder.uri, JOB_FILE), job.to_yaml().encode())
+
+
+def _at(job: JobSpec, folder: RunFolder) -> OutputSpec:
+    return job.output.model_copy(update={"uri": folder.output_uri})
 
 
 def _places(job: JobSpec) -> dict[str, str]:
@@ -269,6 +287,7 @@ def _identity(
     """What an output was made from; a later run may only add recipes to it."""
     return {
         "schema_version": SCHEMA_VERSION,
+        "output.keep_versions": "a number" if job.output.keep_versions else "not set",
         # The same relative path names something else in another folder. What the source's tables are trusted with may
         # change: the images are the same ones.
         "source": job.source.model_dump(mode="json", exclude={*job.source.TRUST, "image_root", *_at_default(job)})
@@ -290,7 +309,7 @@ def _at_default(job: JobSpec) -> set[str]:
 def _refuse_changes(earlier: Mapping[str, Any], now: Mapping[str, Any], output_uri: str) -> None:
     changed = [
         key
-        for key in ("schema_version", "source", "columns carried along", "checkpoint digest")
+        for key in ("schema_version", "output.keep_versions", "source", "columns carried along", "checkpoint digest")
         if earlier.get(key) != now[key]
     ]
     for use, column in now["columns read"].items():
@@ -313,8 +332,10 @@ def _refuse_foreign_files(output_uri: str) -> None:
     store = open_store(output_uri)
     card_uri = join_uri(output_uri, CARD_NAME)
     found = [card_uri] if store.exists(card_uri) else []
-    for table in ALL_TABLES:
-        found += [info.uri for info in itertools.islice(store.list_or_empty(join_uri(output_uri, table)), 1)]
+    latest_uri = join_uri(output_uri, LATEST_NAME)
+    found += [latest_uri] if store.exists(latest_uri) else []
+    for name in (*ALL_TABLES, VERSIONS_NAME):
+        found += [info.uri for info in itertools.islice(store.list_or_empty(join_uri(output_uri, name)), 1)]
     if found:
         raise ValueError(
             f"output {output_uri} already holds {found[0]}, which no run of labelmill wrote: choose another output"
@@ -339,7 +360,11 @@ def _extend_manifest(
     new_rows = NewRows(source, [[folder.shard_uri(shard) for shard in shards] for shards in by_run])
     remaining = None if limit is None else max(0, limit - num_images)
     added = write_manifest(new_rows, folder.manifest_uri, limit=remaining, first_shard=sum(map(len, by_run)))
+    absent = absences(earlier or {})
+    if new_rows.absent is not None:  # else the listing ended at the limit, and says nothing of what it did not list
+        absent = put_absent(folder.absent_uri, new_rows.absent, absent)
     return {
+        "absent": {shard: asdict(of_shard) for shard, of_shard in absent.items()},
         "shards_by_run": [*by_run, list(added.shards)] if added.shards else by_run,
         "num_images": num_images + added.num_images,
         "num_ignored_files": added.num_ignored,

@@ -33,6 +33,9 @@ class RepetitionGate(Gate):
     """Largest part of the text that may be sentences which came before, or words of phrases that come all the time."""
     max_compression: Real = Field(default=14.0, gt=1)
     """How many times smaller than the text its zlib compression may be, from 1000 characters on."""
+    own_words: bool = False
+    """The answer is the model's own, no transcription. One word counts from `min_repeats` + 2 on then, and a line like
+    a sentence; what stands in an image may have a line `min_repeats` times, and a refrain."""
 
 
 class TruncatedGate(Gate):
@@ -107,6 +110,10 @@ class CodeGate(Gate):
 
 class MarksGate(Gate):
     """Prose that holds control marks, or characters that a wrong decoding left: `<|det|>`, U+FFFD, "cafÃ©"."""
+
+    own_words: bool = False
+    """The answer is the model's own, no transcription. Also find the next turn of a dialogue after it, and placeholders
+    such as "[insert caption here]"; their flag is `placeholder`."""
 
 
 class FormGate(Gate):

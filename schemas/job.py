@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, field_validator, model_validator
 
+from schemas.budget import BudgetSpec
 from schemas.job_problems import CREDENTIALS, JobError, JobProblem, problems_of, refuse, shown
 from schemas.job_yaml import apply_override, parse_mapping, read_text
 from schemas.recipe_specs import (
@@ -28,11 +29,13 @@ from schemas.recipe_specs import (
 )
 
 __all__ = [
+    "BudgetSpec",
     "EngineSpec",
     "JobError",
     "JobProblem",
     "JobSpec",
     "LimitsSpec",
+    "OutputSpec",
     "RecipeSpec",
     "ResourcesSpec",
     "SourceSpec",
@@ -147,10 +150,29 @@ class ResourcesSpec(Spec):
     tile_actors: AutoOrCount = "auto"
     """CPU processes that decode and tile images; `auto` follows the cluster's cores."""
     label_actors: AutoOrCount = "auto"
-    """Replicas of the model; `auto` follows the cluster's GPUs, or is one on CPU."""
+    """Replicas of the model that a run starts with; `auto` follows the cluster's GPUs, or is one on CPU."""
+    max_label_actors: Whole | None = Field(default=None, ge=1)
+    """Replicas that a run grows to while GPUs are free or can be added; by default it keeps those it started with."""
     stop_grace_s: Real = Field(default=25.0, ge=0)
     """Seconds that answers under way get after Ctrl-C or SIGTERM, to end and be committed; a second signal ends the
     run at once."""
+
+    @model_validator(mode="after")
+    def _pool_does_not_shrink(self) -> "ResourcesSpec":
+        start, most = self.label_actors, self.max_label_actors
+        if most is not None and start != "auto" and most < start:
+            raise refuse(f"is {most}, but label_actors, which a run starts with, is {start}", "max_label_actors")
+        return self
+
+
+class OutputSpec(Spec):
+    """Where the dataset is written."""
+
+    uri: Location
+    """Folder or `s3://` prefix."""
+    keep_versions: Whole | None = Field(default=None, ge=1)
+    """So many datasets are kept side by side, each in `versions/<run>/`, and `LATEST` names the newest; by default
+    there is one, and a run replaces it in place."""
 
 
 class JobSpec(Spec):
@@ -164,14 +186,16 @@ class JobSpec(Spec):
     """The model: `nano` (built in), a folder, an `s3://` prefix or a hub id."""
     recipes: tuple[RecipeSpec, ...]
     """What to produce for every image; each recipe once, by name alone or with its own settings."""
-    output: Location
-    """Folder or `s3://` prefix of the dataset that is written."""
+    output: OutputSpec
+    """Where the dataset is written."""
     limits: LimitsSpec = LimitsSpec()
     """What is still accepted."""
     engine: EngineSpec = EngineSpec()
     """How the model runs."""
     resources: ResourcesSpec = ResourcesSpec()
     """How many workers run at once."""
+    budget: BudgetSpec = BudgetSpec()
+    """When a run stops, with the rest left to the next one."""
 
     @model_validator(mode="before")
     @classmethod
@@ -207,9 +231,9 @@ class JobSpec(Spec):
     def digest(self) -> str:
         """SHA-256 in hex of what determines the labels: two jobs with the same digest write the same tables.
 
-        The name, the output, the resources, the time and memory of decoding and the tolerated share of quarantined
-        images do not count, nor does the order of the recipes, nor what the source's tables are trusted with: that lets
-        images in or keeps them out, and changes none. What a recipe's file says has digests of its own.
+        The name, the output, the resources, the budget, the time and memory of decoding and the tolerated share of
+        quarantined images do not count, nor does the order of the recipes, nor what the source's tables are trusted
+        with: that lets images in or keeps them out, and changes none. What a recipe's file says has digests of its own.
         """
         record = self.model_dump(
             mode="json",
@@ -217,6 +241,7 @@ class JobSpec(Spec):
                 "name": True,
                 "output": True,
                 "resources": True,
+                "budget": True,
                 "limits": {"max_quarantined_fraction", "decode_timeout_s", "decode_memory_mb"},
                 "source": set(SourceSpec.TRUST),
             },
@@ -276,10 +301,11 @@ def _sound_entries(recipes: object) -> dict[int, RecipeSpec]:
 
 
 def _spelled_out(document: Mapping[Any, Any]) -> dict[Any, Any]:
-    """A source that is a plain URI and recipes that are plain names, as the mappings they stand for."""
+    """A source and an output that are plain URIs and recipes that are plain names, as the mappings they stand for."""
     full = dict(document)
-    if isinstance(full.get("source"), str):
-        full["source"] = {"uri": full["source"]}
+    for key in ("source", "output"):
+        if isinstance(full.get(key), str):
+            full[key] = {"uri": full[key]}
     if isinstance(full.get("recipes"), list | tuple):
         full["recipes"] = [{"name": entry} if isinstance(entry, str) else entry for entry in full["recipes"]]
     return full

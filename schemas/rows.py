@@ -17,6 +17,8 @@ ROW_COLUMN = "row"
 CARRIED_COLUMN = "carried"
 ENCODED_COLUMN = "encoded"
 TILES_COLUMN = "tiles"
+ENGINE_COLUMN = "engine"
+"""Of labelled rows: what their replica's engine did since its last block, the same in every row of the block."""
 
 
 @dataclass(frozen=True, kw_only=True)

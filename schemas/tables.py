@@ -6,7 +6,12 @@ source carried along. The quarantine table holds one row for each (image, recipe
 
 import pyarrow as pa
 
-SCHEMA_VERSION = "3"
+SCHEMA_VERSION = "4"
+
+PRESENT, CHANGED, GONE = "present", "changed", "gone"
+SOURCE_STATE = pa.field("source_state", pa.string())
+"""Whether the source still had the image when the dataset was written: `present`; `changed`, where something else is in
+its place; `gone`, where nothing is."""
 
 MORE_IMAGE = pa.struct(
     [
@@ -42,6 +47,7 @@ COMMON = (
     pa.field("mean_logprob", pa.float32()),
     pa.field("attempts", pa.int32()),
     pa.field("flags", pa.list_(pa.string())),
+    SOURCE_STATE,
 )
 """What made each row. `item`: its place among the recipe's labels of the sample; `instruction`: the prompt's own words,
 `prompt` with all that was added to them; `variant`: which of the recipe's prompts; `parameters`: JSON of how the answer
@@ -115,6 +121,7 @@ QUARANTINE = (
     pa.field("permanent", pa.bool_()),
     pa.field("message", pa.string()),
     pa.field("attempts", pa.int32()),
+    SOURCE_STATE,
 )
 
 ITEM = pa.field("item", pa.int32())
@@ -168,8 +175,9 @@ def table_schema(table: str, carried: pa.Schema | None = None) -> pa.Schema:
 
 
 def staged_schema(table: str, carried: pa.Schema | None = None) -> pa.Schema:
-    """As `table_schema`, with `item` in every table, for the final order."""
+    """As `table_schema`, with `item` in every table, for the final order, and without what only a whole run knows."""
     schema = table_schema(table, carried)
+    schema = schema.remove(schema.get_field_index(SOURCE_STATE.name))
     return schema if ITEM.name in schema.names else schema.append(ITEM)
 
 

@@ -145,7 +145,7 @@ def labels(row: ImageRow, notes: Sequence[str] = ()) -> str:
 
 def _label(label: Label) -> str:
     again = f", attempt {label.attempts}" if label.attempts > 1 else ""
-    logprob = round(label.mean_logprob, 3) + 0.0  # no -0.000
+    logprob = round(label.mean_logprob, 3) + 0  # no "-0.000"
     aside = f"{_tokens(label.num_output_tokens)}, {label.finish_reason}, mean log-probability {logprob:.3f}"
     asked = [(name, str(label.values[name])) for name in _ASKED if label.values.get(name)]
     return _card(

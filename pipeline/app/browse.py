@@ -63,7 +63,7 @@ class OutputReader:
         self._run = FinishedRun.at(output)
         self.output, self.recipes = output, tuple(self._run.recipes)
         self.tables = (*(table for table, num in self._run.num_rows.items() if num), QUARANTINE_TABLE)
-        self._fetch = fetch_of(self._run)
+        self._fetch = fetch_of(self._run.job, self._run.folder)
         self._previews = Previews(self._run.job.limits, side=PREVIEW_SIDE)
         self._fetching = threading.Lock()
 

@@ -44,6 +44,8 @@ class Exported:
     num_bytes: int = 0
     left_out_by_flag: Counter[str] = field(default_factory=Counter)
     num_rows_left_out: int = 0
+    num_rows_not_in_source: int = 0
+    """Of images that the source no longer had when the dataset was written, or in another version."""
     num_rows_cut_short: int = 0
     """Later turns of conversations of which a turn was left out."""
     num_missing_samples: int = 0
@@ -113,7 +115,13 @@ def _write(
                 destination.put_all(copies)
         exported.left_out_by_flag = samples.left_out.by_flag
         exported.num_rows_left_out = samples.left_out.num_rows
+        exported.num_rows_not_in_source = samples.left_out.num_rows_not_in_source
         if not exported.num_samples and not exported.num_missing_samples:
+            if not exported.num_rows_left_out:
+                raise ValueError(
+                    f"nothing to export: the source no longer has the images of all {exported.num_rows_not_in_source} "
+                    f"rows of {', '.join(exported.tables)}"
+                )
             raise ValueError(
                 f"nothing to export: all {exported.num_rows_left_out} rows of {', '.join(exported.tables)} have one of "
                 f"the flags {', '.join(without_flags)}"
@@ -127,7 +135,7 @@ def _write(
 def _blocks(
     run: FinishedRun, samples: Samples, copy_images: bool
 ) -> Iterator[Iterator[tuple[Sample, tuple[Picture, ...] | RowError]]]:
-    fetch = FetchPictures(run) if copy_images else lambda block: map(labelled_pictures, block)
+    fetch = FetchPictures(run.job, run.folder) if copy_images else lambda block: map(labelled_pictures, block)
     remaining = iter(samples)
     while block := list(itertools.islice(remaining, ROWS_PER_BLOCK)):
         yield zip(block, fetch(block), strict=True)

@@ -13,6 +13,7 @@ from pipeline.parts import PART_NAME
 from pipeline.recipes.prompts import style_of
 from pipeline.recorded_recipes import RecordedRecipe, read_recipes
 from pipeline.storage import canonical_uri, join_uri, open_store
+from pipeline.versions import dataset_uri
 from pipeline.work import RUN_FILE, job_of, listed_shards
 from schemas.job import JobSpec
 from schemas.tables import QUARANTINE_TABLE
@@ -25,6 +26,7 @@ class FinishedRun:
     """`num_rows` by label table, those that are empty too; `recipes` by their ids."""
 
     folder: RunFolder
+    dataset_uri: str
     job: JobSpec
     shards: Sequence[str]
     num_rows: Mapping[str, int]
@@ -50,6 +52,7 @@ class FinishedRun:
             )
         return cls(
             folder=folder,
+            dataset_uri=dataset_uri(folder),
             job=job,
             shards=listed_shards(run),
             num_rows={table: num for table, num in summary["num_rows"].items() if table != QUARANTINE_TABLE},
@@ -62,7 +65,7 @@ class FinishedRun:
         Raises:
             ValueError: they are not one whole table.
         """
-        folder_uri = join_uri(self.folder.output_uri, table)
+        folder_uri = join_uri(self.dataset_uri, table)
         names = [info.uri.removeprefix(f"{folder_uri}/") for info in open_store(folder_uri).list_or_empty(folder_uri)]
         parts = [match for name in names if (match := PART_NAME.fullmatch(name))]
         found = [(int(part["index"]), int(part["total"])) for part in parts]

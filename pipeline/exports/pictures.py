@@ -6,10 +6,10 @@ What has changed since it was labelled is no picture of its labels: like one tha
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from pipeline.exports.finished_run import FinishedRun
 from pipeline.exports.samples import Sample
 from pipeline.exports.upright import upright
 from pipeline.fetch import FetchImage
+from pipeline.ledger import RunFolder
 from pipeline.list_source import open_source
 from pipeline.source import SourceColumns
 from pipeline.stage_arguments import fetch_arguments
@@ -46,9 +46,9 @@ class Picture:
 class FetchPictures:
     """Blocks of samples -> the pictures of each, or why there are none."""
 
-    def __init__(self, run: FinishedRun) -> None:
-        self._limits = run.job.limits
-        self._fetch = fetch_of(run)
+    def __init__(self, job: JobSpec, folder: RunFolder) -> None:
+        self._limits = job.limits
+        self._fetch = fetch_of(job, folder)
 
     def __call__(self, samples: Sequence[Sample]) -> Iterator[tuple[Picture, ...] | RowError]:
         block = self._fetch(to_columns([sample.row for sample in samples]))
@@ -103,18 +103,17 @@ def image_name(sample_id: str, index: int, extension: str, suffix: str = "") -> 
     return f"images/{sample_id[:2]}/{sample_id}{place}{suffix}.{extension}"
 
 
-def fetch_of(run: FinishedRun) -> FetchImage:
-    """The images of the run's manifest, fetched as its job fetches them."""
-    image_column, folder_uri = _layout(run)
-    policy = UriPolicy.of_source(run.job.source, folder_uri)
-    return FetchImage(**fetch_arguments(run.job, image_column=image_column, uri_policy=policy))
+def fetch_of(job: JobSpec, folder: RunFolder) -> FetchImage:
+    """The images of a manifest, fetched as its job fetches them."""
+    image_column, folder_uri = _layout(job, folder)
+    policy = UriPolicy.of_source(job.source, folder_uri)
+    return FetchImage(**fetch_arguments(job, image_column=image_column, uri_policy=policy))
 
 
-def _layout(run: FinishedRun) -> tuple[str | None, str]:
+def _layout(job: JobSpec, folder: RunFolder) -> tuple[str | None, str]:
     """(image column, folder of the source)."""
-    job: JobSpec = run.job
     try:
-        source = open_source(job.source, SourceColumns(), without=run.folder.written_uris)
+        source = open_source(job.source, SourceColumns(), without=folder.written_uris)
     except ValueError:
         # The source is not what it was, which each image that has gone with it will say; others may still be there.
         return job.source.image_column or "image", canonical_uri(job.source.uri)

@@ -15,6 +15,7 @@ from pipeline.exports.finished_run import FinishedRun
 from pipeline.manifest import image_rows, read_shard
 from pipeline.parquet_members import open_table
 from schemas.rows import ImageRow
+from schemas.tables import PRESENT, SOURCE_STATE
 
 _BATCH_ROWS = 256
 
@@ -34,10 +35,13 @@ class Sample:
 
 @dataclass(kw_only=True)
 class LeftOut:
-    """Rows that are not exported because of their flags. A row with two of them counts for both."""
+    """Rows that are not exported: because of their flags, where a row with two of them counts for both, or because the
+    source has their image no longer."""
 
     by_flag: Counter[str] = field(default_factory=Counter)
     num_rows: int = 0
+    num_rows_not_in_source: int = 0
+    """Of images that are gone or have changed; counted here alone."""
 
 
 class Samples:
@@ -70,6 +74,9 @@ class Samples:
 
     def _sample(self, row: ImageRow) -> Sample:
         asked, beside = _taken(self._tables, row.sample_id), _taken(self._beside, row.sample_id)
+        if any(rows[SOURCE_STATE.name][0].as_py() != PRESENT for rows in asked.values()):  # all rows have the same
+            self.left_out.num_rows_not_in_source += sum(rows.num_rows for rows in asked.values())
+            return Sample(row=row, rows={}, asked=asked, beside=beside)
         left = {name: self._without_flagged(rows) for name, rows in asked.items()}
         left = {name: rows for name, rows in left.items() if rows.num_rows}
         return Sample(row=row, rows=left, asked=asked, beside=beside)

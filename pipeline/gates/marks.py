@@ -7,12 +7,13 @@ _CONTROL = re.compile(
     r"|\w[|｜]>"
     r"|</?(?:s|unk|pad|bos|eos|image|img_context|im_start|im_end)>"
     r"|\[/?(?:INST|SYS|PAD|UNK|CLS|SEP|MASK)\]|<</?SYS>>|<0x[0-9A-F]{2}>"
-    r"|^\s*#{2,3} ?(?:Human|Assistant|User|Instruction|Response):",
+    r"|^[ \t]*#{2,3} ?(?:Human|Assistant|User|Instruction|Response):",
     re.MULTILINE,
 )
-# Replacement characters, bytes that no text holds, private use, and the letters by which tokenizers write spaces.
+# Replacement characters, bytes that no text holds, private use, a heap of accents, and the letters by which tokenizers
+# write spaces.
 _WRONG_CHARACTER = re.compile(
-    "[\ufffd\x00-\x08\x0b\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ue000-\uf8ff]|锟斤拷|烫烫烫"
+    "[\ufffd\x00-\x08\x0b\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ue000-\uf8ff]|[\u0300-\u036f]{4,}|锟斤拷|烫烫烫"
 )
 _TOKENIZER_SPACE = re.compile(r"(?<![▁█▂▃▄▅▆▇])▁[^\W\d_]|(?<!\w)[ĠĊ][A-Za-z]{2,}|[A-Za-z]Ġ[A-Za-z]")
 

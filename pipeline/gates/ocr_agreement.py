@@ -3,15 +3,12 @@
 Spelling need not be the same: letters are compared by threes, without case, accents and spaces.
 """
 
-import re
 import unicodedata
 from collections.abc import Sequence
 
+from pipeline.gates.quotations import quotations_of
 from schemas.gates import OcrAgreementGate
 
-_QUOTED = re.compile(
-    r"(?<!\w)\"([^\"\n]{1,300})\"(?!\w)|“([^“”\n]{1,300})”|„([^„“”\n]{1,300})[“”]|«([^«»\n]{1,300})»|「([^「」\n]{1,300})」|『([^『』\n]{1,300})』"
-)
 _MIN_CHARS = 2
 _ALIKE = str.maketrans("015|i", "olsll")
 """What OCR takes for one another."""
@@ -26,11 +23,6 @@ def unread_quotations(text: str, ocr_text: str, gate: OcrAgreementGate) -> Seque
     read_triples = _triples(read)
     unread = [one for one in quotations if not _is_found(_letters(one), read, read_triples, gate.min_similarity)]
     return unread if 1 - len(unread) / len(quotations) < gate.min_share else ()
-
-
-def quotations_of(text: str) -> list[str]:
-    """What stands between quotation marks on one line."""
-    return [next(filter(None, found.groups()), "") for found in _QUOTED.finditer(text)]
 
 
 def _letters(text: str) -> str:

@@ -1,12 +1,15 @@
 # ruff: noqa: E501 - one phrase a line
 """An answer -> the words by which it declines, or talks around the matter; None where it does neither.
 
-Phrases of chat models in ten languages. They count at the beginning of an answer, where a refusal stands: what an image
+Phrases of chat models in ten languages. They count at the beginning of an answer, where a refusal stands, and where
+they speak for the model: in a sentence that begins with them, with a clause before them, or with "I". What an image
 itself says, quoted or transcribed, may well be sorry. Of an image that does not show something a plain answer says so,
 and that is none: "I cannot see a dog".
 """
 
 import re
+
+from pipeline.gates.quotations import without_quotations
 
 _HEAD_CHARS = 240
 """So far into a text phrases are looked for that could stand in the midst of an ordinary one."""
@@ -25,8 +28,12 @@ _REFUSALS = (
     rf"\b(?:i\s*['’]?\s*a?m|we are|we're) (?:really |very |so |truly )?sorry\b[^.\n]{{0,40}}\b(?:but|,|\.)?[^.\n]{{0,20}}\bi ?{_CANNOT} {_DO}",
     rf"^sorry\b[^\n]{{0,30}}\bi ?{_CANNOT} {_DO}",
     rf"\bi apologi[sz]e\b[^\n]{{0,60}}\b(?:{_CANNOT}|unable)",
-    rf"^\W*(?:unfortunately,? )?i ?{_CANNOT} (?:assist|help|provide|identify|view|describe|process|analy[sz]e|fulfil?l?|comply|create|generate|discuss|engage|access|open|interpret|answer)\b",
+    rf"^\W*(?:unfortunately,? )?i ?{_CANNOT} (?:assist|help|provide|identify|view|describe|process|analy[sz]e|fulfil?l?|comply|create|generate|discuss|engage|access|open|interpret|answer|transcribe|translate|caption|extract|summari[sz]e|reproduce|assess|comment on|respond to|look at)\b",
+    rf"\bi ?{_CANNOT} be (?:able to {_DO}|(?:assist|help|provid|identify|describ|process|analy[sz]|comply|creat|generat|discuss|interpret|answer|transcrib|translat|caption|extract|summari[sz]|reproduc)ing)\b",
     rf"\bi ?{_CANNOT} (?:\w+ )?(?:see|view|open|access|display|load) (?:the|any|this|that|your|an)? ?(?:images?|pictures?|photos?|files?|attachments?)\b",
+    r"\bi (?:do not|don't|don’t|can(?:no|')t|can’t) see (?:any|an|the|your) (?:images?|pictures?|photos?|attachments?|files?)(?: (?:here|yet|attached|uploaded|provided|in (?:your|this|our) (?:message|chat|conversation|request)))?\s*(?:[.,;!?—–-]|$)",
+    r"\bno (?:image|picture|photo|file) (?:was|has been|seems to have been|appears to have been) (?:provided|uploaded|attached|shared|included|sent)\b",
+    rf"\b(?:this|the|your) (?:content|request|prompt|image|picture|photo)s? [^.\n]{{0,20}}\bviolat(?:es?|ing) (?:our|my) (?:usage polic|[^.\n]{{1,40}}[.,;:]? (?:so |and |therefore )?i ?{_CANNOT}\b)",
     r"\bas an? (?:ai|artificial intelligence|large language model|language model|text-based)\b",
     r"\bi(?: am|'m|’m) (?:just |only )?an? (?:ai|artificial intelligence|language model|text-based)\b",
     r"\bi (?:do not|don't|don’t) have (?:the ability|access|the capability|personal|enough information) (?:to|opinions|feelings|about)",
@@ -94,28 +101,47 @@ _BOILERPLATE = (
 )
 _REFUSAL = re.compile("|".join(f"(?:{one})" for one in _REFUSALS), re.IGNORECASE)
 _BOILERPLATE_RE = re.compile("|".join(f"(?:{one})" for one in _BOILERPLATE), re.IGNORECASE)
+_SENTENCE_END = re.compile(r"[.!?。！？\n]")
+_LABEL = re.compile(r"\A\W*\w+\s*[:：]\s*")
+_CLAUSE_END = re.compile(r"(?:[,;،—–]|\b(?:but|and|that))\Z", re.IGNORECASE)
+_FIRST_PERSON = re.compile(r"\A\W*(?:[\w'’]+\W+){0,3}?(?:i|we|me|ich|je|j|yo|eu|io|mi|я|мне|أنا)\b", re.IGNORECASE)
+_OTHER_ORDER = re.compile("[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af]")
+"""Chinese, Japanese and Korean, whose topic may stand first: there quotation marks alone tell whose words they are."""
 _OPENING = " \t\n\r\"'“”‘’*#>_-"
 
 
 def find_refusal(text: str) -> str | None:
-    return _phrase(_REFUSAL, _head(text))
+    head = _head(text)
+    spoken = (found for found in _REFUSAL.finditer(head) if _speaks_for_the_model(head[: found.start()]))
+    return next((_in_one_line(found[0]) for found in spoken), None)
 
 
 def find_boilerplate(text: str) -> str | None:
     """Also at the end, where good wishes stand."""
-    tail = text.strip()[-_HEAD_CHARS:]
+    tail = without_quotations(text.strip()[-_HEAD_CHARS:])
     return _phrase(_BOILERPLATE_RE, _head(text)) or (
         _phrase(_BOILERPLATE_RE, f"\n{tail}") if len(text) > _HEAD_CHARS else None
     )
 
 
 def _head(text: str) -> str:
-    """The beginning, unless it stands in quotation marks: then it is somebody else's."""
+    """The beginning without what it quotes, unless the whole answer is one quotation."""
     stripped = text.strip()
-    is_quoted = stripped[:1] in set('"“„«「『') and stripped[-1:] not in set('"”“»」』')
-    return "" if is_quoted else stripped[:_HEAD_CHARS].lstrip(_OPENING)
+    if without_quotations(stripped) == '""':
+        stripped = stripped[1:-1]
+    return without_quotations(stripped[:_HEAD_CHARS]).lstrip(_OPENING)
+
+
+def _speaks_for_the_model(before: str) -> bool:
+    """Whether the sentence that a phrase stands in, so far as it goes `before` it, is no account of something else."""
+    begun = _LABEL.sub("", _SENTENCE_END.split(before)[-1]).strip(_OPENING)
+    return not begun or any(sign.search(begun) for sign in (_CLAUSE_END, _FIRST_PERSON, _OTHER_ORDER))
 
 
 def _phrase(pattern: re.Pattern[str], text: str) -> str | None:
     found = pattern.search(text)
-    return " ".join(found[0].split())[:80] if found else None
+    return _in_one_line(found[0]) if found else None
+
+
+def _in_one_line(phrase: str) -> str:
+    return " ".join(phrase.split())[:80]

@@ -1,8 +1,8 @@
 """An answer -> where it goes round in circles, or None. Linear in the length of the text.
 
-Four looks: runs of one character; a piece that comes again and again in a row, whatever its length; sentences and
-phrases that make up most of the text, numbers in them left aside; and, for what none of these sees, how far zlib gets.
-What tables, leaders, refrains and laughter repeat is within all thresholds.
+Five looks: runs of one character; a piece that comes again and again in a row, whatever its length; numbers that count
+on and on; sentences and phrases that make up most of the text, numbers in them left aside; and, for what none of these
+sees, how far zlib gets. What tables, leaders, refrains and laughter repeat is within all thresholds.
 """
 
 import re
@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.gates.counting import find_counting
+from pipeline.gates.quotations import without_quotations
 from pipeline.gates.words import TOKEN, UNSPACED
 from schemas.gates import RepetitionGate
 
@@ -20,8 +22,10 @@ _CHAR_RUN = re.compile(r"(\S)\1{23,}")
 _LEADERS = frozenset(".-_=*~#─━═·•…+—–‥・。")
 """They draw lines, and lead from a title to its page."""
 _TAG = re.compile(r"</?[a-zA-Z][^<>]{0,200}>")
+_SENTENCE_END = ".!?。！？؟। "
 _SENTENCE = re.compile(r"[^.!?。！？؟।\n]+")
 _CODE_MARK = re.compile(r"[{}\[\]()=;|<>\\&$^_]")
+_WORD_RUN = re.compile(r"\b([^\W\d_]{3,}+)(?: +\1\b)++")
 _DIGITS = re.compile(r"\d+(?:[.,]\d+)*")
 _PHRASE_WORDS, _PHRASE_CHARS = 4, 8
 _MIN_PHRASES = 12
@@ -33,7 +37,9 @@ def find_repetition(text: str, gate: RepetitionGate) -> str | None:
     found = (
         _character_run(text, gate)
         or _short_period(text, gate)
+        or (gate.own_words and _word_run(text, gate))
         or _loop(text, gate)
+        or find_counting(text)
         or (_is_prose(text) and (_repeated_sentences(text, gate) or _repeated_phrases(text, gate)))
         or _compresses(text, gate)
     )
@@ -67,6 +73,17 @@ def _short_period(text: str, gate: RepetitionGate) -> str | None:
             piece = text[start : start + period]
             if set(piece.strip()) - _LEADERS:
                 return f"{piece!r} {length // period} times in a row"
+    return None
+
+
+def _word_run(text: str, gate: RepetitionGate) -> str | None:
+    """One word with nothing but spaces between, in one spelling. Laughter, which has two letters, is not meant, nor is
+    what the answer quotes."""
+    least = gate.min_repeats + 2
+    for run in _WORD_RUN.finditer(without_quotations(text)):
+        count = len(run[0].split())
+        if count >= least:
+            return f"{run[1]!r} {count} times in a row"
     return None
 
 
@@ -172,7 +189,15 @@ def _repeated_sentences(text: str, gate: RepetitionGate) -> str | None:
     if not counts or extra <= gate.max_repeated_share * total:
         return None
     sentence, count = counts.most_common(1)[0]
-    return f"{sentence[:60]!r} {count} times" if count >= max(3, gate.min_repeats * 2 // 3) else None
+    least = max(3, gate.min_repeats * 2 // 3)
+    if not gate.own_words and sum(1 for times in counts.values() if times > 1) == 1 and _is_line(sentence, plain):
+        least = gate.min_repeats + 1  # somebody wrote it down so often
+    return f"{sentence[:60]!r} {count} times" if count >= least else None
+
+
+def _is_line(sentence: str, text: str) -> bool:
+    lines = {" ".join(line.split()).rstrip(_SENTENCE_END) for line in text.splitlines()}
+    return sentence in lines
 
 
 def _repeated_phrases(text: str, gate: RepetitionGate) -> str | None:
@@ -191,7 +216,15 @@ def _repeated_phrases(text: str, gate: RepetitionGate) -> str | None:
     if covered.mean() <= gate.max_repeated_share:
         return None
     phrase, count = counts.most_common(1)[0]
+    if not gate.own_words and _is_refrain(plain, count, gate):
+        return None
     return f"{('' if size == _PHRASE_CHARS else ' ').join(phrase)!r} {count} times"
+
+
+def _is_refrain(text: str, count: int, gate: RepetitionGate) -> bool:
+    """Whether no two lines are alike, numbers left aside, and what they share comes once in each."""
+    lines = [" ".join(_DIGITS.sub("0", line).casefold().split()) for line in text.splitlines() if line.strip()]
+    return len(set(lines)) == len(lines) and count <= min(len(lines), 4 * gate.min_repeats)
 
 
 def _compresses(text: str, gate: RepetitionGate) -> str | None:

@@ -16,6 +16,9 @@ TOKEN = re.compile(rf"{WORD.pattern}|[^\w\s]|_|\n")
 
 CONTROL_MARK = re.compile(r"<[|｜][^|｜<>\n]{0,40}[|｜]>|</?s>")
 _MARKS = frozenset("|<>=~`^+")
+_SIGNS = frozenset("!?#&@%*/\\+-−=<>~^|:;§¶†！？＃＆＠：；")
+"""Each can be all that was asked for. Quotes, brackets, commas and full stops are rather what is left of an answer."""
+_MORSE = re.compile(r"(?=[^-–—−]*[-–—−])(?=[^.·•]*[.·•])[.·•\-–—−/|\s]{3,}")
 
 
 def words_of(text: str) -> list[str]:
@@ -29,10 +32,12 @@ def num_words(text: str) -> float:
     return len(words) - num_unspaced / 2
 
 
-def says_nothing(text: str) -> bool:
+def says_nothing(text: str, *, is_asked: bool = False) -> bool:
     """Whether there is no letter, digit, symbol or picture in it: white space, punctuation and marks alone. A sign of
-    arithmetic alone can be an answer."""
+    arithmetic alone can be an answer; to a question (`is_asked`), one sign of another kind or Morse code too."""
     rest = CONTROL_MARK.sub("", text)
+    if is_asked and (rest.strip() in _SIGNS or _MORSE.fullmatch(rest.strip())):
+        return False
     if rest.strip() in _MARKS:
         return rest.strip() not in {"+", "=", "<", ">"}
     return all(char in _MARKS or unicodedata.category(char)[0] in "PZCM" for char in rest)

@@ -10,6 +10,8 @@ from typing import Any, Protocol
 
 from model.constraint_specs import BoxList, Choice, ConstraintSpec
 from model.loops import LoopStop
+from pipeline.metric_names import ANSWERS, REDECODES
+from pipeline.metrics import recorder
 from pipeline.quality import Finding, Judged, judge
 from pipeline.recipes.asks import Ask
 from pipeline.recipes.files import LoadedRecipe
@@ -89,6 +91,11 @@ class _Attempt:
         by_consequence = [finding.then for finding in self.findings]
         return by_consequence.count("reject"), by_consequence.count("retry"), by_consequence.count("flag")
 
+    @property
+    def sent_back_by(self) -> str:
+        """The first gate that does not let it pass; "" if all do."""
+        return next((finding.gate for finding in self.findings if finding.then != "flag"), "")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Decode:
@@ -113,11 +120,16 @@ class Decode:
             RejectedAnswerError: see there.
         """
         best: _Attempt | None = None
+        sent_back_by = ""
         for number, retry in enumerate((None, *self.step.retries)):
+            if sent_back_by:
+                recorder().add(REDECODES, recipe=self.name, gate=sent_back_by)
             attempt = await self._attempt(views, ask, retry, number, answered or {})
+            recorder().add(ANSWERS, recipe=self.name)
             if best is None or attempt.faults < best.faults:
                 best = attempt
-            if best.faults[:2] == (0, 0):
+            sent_back_by = attempt.sent_back_by
+            if not sent_back_by:
                 break
         assert best is not None
         for finding in best.findings:

@@ -10,7 +10,10 @@ from schemas.tables import ALL_TABLES, COMMON
 from tests.command import COMMAND, REPOSITORY, labelmill
 
 README = (REPOSITORY / "README.md").read_text()
-DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+DOCUMENTS = [
+    *(REPOSITORY / path for path in ("README.md", "infra/README.md")),
+    *sorted((REPOSITORY / "docs").rglob("*.md")),
+]
 
 
 def blocks(language: str) -> list[str]:
@@ -30,7 +33,22 @@ def test_job_in_the_readme_is_valid():
     assert [recipe.name for recipe in read_job(job).recipes] == ["ocr", "caption", "qa", "grounding"]
 
 
-VERBS = ("demo", "run", "plan", "label", "recipes", "status", "retry", "verify", "export", "bench", "app")
+VERBS = (
+    "demo",
+    "run",
+    "plan",
+    "submit",
+    "manifest",
+    "label",
+    "recipes",
+    "status",
+    "retry",
+    "verify",
+    "export",
+    "report",
+    "app",
+    "bench",
+)
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -50,8 +68,9 @@ def test_every_verb_of_the_command_is_in_the_readme():
 
 
 def test_every_table_and_common_column_is_named():
+    dataset = (REPOSITORY / "docs" / "dataset.md").read_text()
     for name in [*ALL_TABLES, *(field.name for field in COMMON)]:
-        assert re.search(rf"\b{name}\b", README), f"{name} is not in the README"
+        assert re.search(rf"\b{name}\b", dataset), f"{name} is not in docs/dataset.md"
 
 
 def test_python_example_runs(tmp_path, monkeypatch):

@@ -35,7 +35,16 @@ def cluster(monkeypatch):
         nodes.shutdown()
 
 
-def job_at(folder: Path, source: Path, *, replicas: int, ranks: int) -> Path:
+def draw_images(folder: Path) -> Path:
+    folder.mkdir()
+    for index in range(NUM_IMAGES):
+        image = Image.new("RGB", (120 + index, 90), "white")
+        ImageDraw.Draw(image).ellipse((20, 10, 80, 70), fill=("red", "blue", "green")[index % 3])
+        image.save(folder / f"{index:03d}.png")
+    return folder
+
+
+def job_at(folder: Path, source: Path, *, ranks: int, **resources: int) -> Path:
     folder.mkdir()
     questions = [f"How many shapes are there? {index}" for index in range(6)]
     return write_job(
@@ -44,7 +53,7 @@ def job_at(folder: Path, source: Path, *, replicas: int, ranks: int) -> Path:
         output=str(folder / "out"),
         recipes=[{"name": "qa", "questions": questions, "max_new_tokens": 6}],
         engine={"device": "cpu", "expert_ranks": ranks},
-        resources={"tile_actors": 1, "label_actors": replicas},
+        resources={"tile_actors": 1, **resources},
     )
 
 
@@ -78,17 +87,12 @@ def is_rank(pid: int) -> bool:
 
 
 def test_replicas_of_two_ranks_on_two_nodes_label_what_one_process_does(tmp_path, cluster, monkeypatch):
-    source = tmp_path / "in"
-    source.mkdir()
-    for index in range(NUM_IMAGES):
-        image = Image.new("RGB", (120 + index, 90), "white")
-        ImageDraw.Draw(image).ellipse((20, 10, 80, 70), fill=("red", "blue", "green")[index % 3])
-        image.save(source / f"{index:03d}.png")
+    source = draw_images(tmp_path / "in")
     with_gpus = [cluster.add_node(**GPU_NODE) for _ in range(2)]
     cluster.wait_for_nodes()
     monkeypatch.setenv("RAY_ADDRESS", cluster.address)
 
-    job = job_at(tmp_path / "cluster", source, replicas=2, ranks=2)
+    job = job_at(tmp_path / "cluster", source, ranks=2, label_actors=2)
     process = subprocess.Popen([COMMAND, "run", job], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     output = tmp_path / "cluster" / "out"
     seen = Seen()
@@ -108,6 +112,26 @@ def test_replicas_of_two_ranks_on_two_nodes_label_what_one_process_does(tmp_path
 
     monkeypatch.delenv("RAY_ADDRESS")
     monkeypatch.delenv("RAY_AUTH_MODE")
-    alone = labelmill("run", job_at(tmp_path / "alone", source, replicas=1, ranks=1))
+    alone = labelmill("run", job_at(tmp_path / "alone", source, ranks=1, label_actors=1))
     assert alone.code == 0, alone.stderr
     assert_same_dataset(str(output), str(tmp_path / "alone" / "out"))
+
+
+def test_pool_grows_onto_a_node_that_joins(tmp_path, cluster, monkeypatch):
+    source = draw_images(tmp_path / "in")
+    first = cluster.add_node(**GPU_NODE)
+    cluster.wait_for_nodes()
+    monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+    job = job_at(tmp_path / "cluster", source, ranks=2, label_actors=1, max_label_actors=2)
+    process = subprocess.Popen([COMMAND, "run", job], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    seen = Seen()
+    while seen.num_ranks([first]) != [2]:
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.2)
+    joined = cluster.add_node(**GPU_NODE)
+    while process.poll() is None:
+        seen.look({"first": first, "joined": joined})
+    _, stderr = process.communicate(timeout=300)
+    assert process.returncode == 0, stderr
+    assert seen.nodes_of["label actor"] == {"first", "joined"}
+    assert labelmill("verify", tmp_path / "cluster" / "out").code == 0

@@ -44,6 +44,7 @@ PLAN = {
         "num_threads": None,
         "quarantined": {"unreadable": 2, "answer_rejected": 1},
     },
+    "budget": {"max_images": {"limit": 10, "expected": 12, "fits": False}},
     "forecast": {
         "images_per_s": RANGE,
         "startup_s": RANGE,

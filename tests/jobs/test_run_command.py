@@ -1,6 +1,7 @@
 """The installed command as a user runs it: S3 to S3, a second run, Ctrl-C, quarantine, the demo."""
 
 import io
+import json
 import os
 import re
 import signal
@@ -97,8 +98,9 @@ def test_interrupted_run_goes_on_when_run_again_and_reports_too_much_in_quaranti
         Image.new("RGB", (300 + index, 200), (index * 2, 0, 0)).save(source / f"{index:03d}.png")
     for index in range(8):
         (source / f"broken-{index}.png").write_bytes(b"not an image")
-    questions = [f"How many shapes are there? {index}" for index in range(8)]  # so many that there is time to stop
-    job = write_job(tmp_path, source=str(source), output=str(output), recipes=[{"name": "qa", "questions": questions}])
+    questions = [f"How many shapes are there? {index}" for index in range(3)]  # so many that there is time to stop
+    recipes = [{"name": "qa", "questions": questions, "max_new_tokens": 8}]
+    job = write_job(tmp_path, source=str(source), output=str(output), recipes=recipes)
 
     for signals in ([signal.SIGINT], [signal.SIGTERM, signal.SIGTERM]):
         commits_before = num_commits(output)
@@ -128,6 +130,54 @@ def test_interrupted_run_goes_on_when_run_again_and_reports_too_much_in_quaranti
     assert retried.summary["this_run"]["num_images"] == 8
     assert [row["attempts"] for row in read_table(str(output), "quarantine")] == [2] * 8
     assert_verifies(str(output))
+
+
+def test_run_with_a_budget_stops_is_watched_from_elsewhere_and_is_finished_by_the_next_one(tmp_path: Path):
+    """Four of six images, then the rest."""
+    put_pictures(str(tmp_path / "in"), num_broken=0)
+    output, recipes = tmp_path / "out", [{"name": "ocr", "max_new_tokens": 4}]
+    values = {"source": str(tmp_path / "in"), "output": str(output), "recipes": recipes}
+    job = write_job(tmp_path, **values, budget={"max_images": 4})
+
+    with subprocess.Popen(
+        [COMMAND, "run", job, "--json"], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        wait_for_lease(output, process)
+        watched = labelmill("status", output, "--watch", "--json")
+        stdout, stderr = process.communicate(timeout=120)
+    assert (process.returncode, watched.code) == (4, 4), (stderr, watched)
+    assert stderr.splitlines()[-1].startswith(
+        "labelmill: budget.max_images (4) is spent: this run has labelled 4 images"
+    )
+    stopped = json.loads(stdout.splitlines()[-1])
+    assert (stopped["this_run"]["num_images"], stopped["num_pending_images"]) == (4, 2)
+    assert watched.summary["state"] == "budget_spent"
+    assert watched.summary["run"]["message"] in stderr
+    assert watched.stderr.strip(), "it found the run running"
+    told = watched.summary["run"]["progress"]
+    assert {key: told[key] for key in ("num_images_done", "num_pending_images", "labels_by_recipe")} == {
+        "num_images_done": 4,
+        "num_pending_images": 0,
+        "labels_by_recipe": {"ocr": 4},
+    }
+    assert told["num_output_tokens"] == stopped["this_run"]["num_output_tokens"] > 0
+    assert 0 < stopped["this_run"]["occupancy"] <= 1
+    assert not (output / "ocr").exists()
+
+    finished = labelmill("run", job, "--json")
+    assert finished.code == 0, finished.stderr
+    assert finished.summary["this_run"]["num_images"] == 2
+    assert len({row["sample_id"] for row in read_table(str(output), "ocr")}) == 6
+    assert finished.summary["num_rows"] == {"ocr": 6, "quarantine": 0}
+    assert_verifies(str(output))
+
+
+def wait_for_lease(output: Path, process: "subprocess.Popen[str]") -> None:
+    deadline = time.monotonic() + 120
+    while not list(output.glob("_run/lease/*.json")):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline, "the run has not begun"
+        time.sleep(0.1)
 
 
 def num_commits(output: Path) -> int:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from model import checkpoint as checkpoints
 from model.deepseek_vl2 import DeepseekVL2
-from model.engine import Engine, EngineConfig, Request
+from model.engine import Engine, EngineConfig, RankedEngine, Request
 from tests import golden
 
 
@@ -71,3 +71,9 @@ def edit_json(path: Path, change: Mapping[str, Any]) -> None:
         else:
             place[last] = value
     path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+
+
+def ranked(name: str, num_ranks: int, **config: int) -> RankedEngine:
+    engine = Engine.load(golden.checkpoint_folder(name), config=EngineConfig(expert_ranks=num_ranks, **config))
+    assert isinstance(engine, RankedEngine)
+    return engine

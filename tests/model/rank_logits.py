@@ -1,6 +1,7 @@
-"""One of several processes that compute the logits of a golden prompt together: writes them to FOLDER/RANK.npy.
+"""One of several processes that compute the logits of golden prompts together, a checkpoint after another: writes them
+to FOLDER/CHECKPOINT-RANK.npy.
 
-`python -m tests.model.rank_logits CHECKPOINT CASE NUM_RANKS FOLDER RANK`
+`python -m tests.model.rank_logits NUM_RANKS FOLDER RANK CHECKPOINT=CASE ...`
 """
 
 import sys
@@ -16,14 +17,15 @@ from tests import golden
 
 
 def main() -> None:
-    name, case, num_ranks, folder, rank = sys.argv[1:]
+    num_ranks, folder, rank, *cases = sys.argv[1:]
     share = ExpertShare(rank=int(rank), num_ranks=int(num_ranks))
-    model = checkpoint.load(golden.checkpoint_folder(name), share=share)
     group = RankGroup(share, rendezvous=str(Path(folder) / "meeting"), device=torch.device("cpu"), timeout_s=60)
-    model.language.partition_experts(group)
-    with torch.inference_mode():
-        logits_TV = model.logits(golden.prompt(name, case))
-    np.save(Path(folder) / f"{rank}.npy", logits_TV.numpy())
+    for name, case in (one.split("=", 1) for one in cases):
+        model = checkpoint.load(golden.checkpoint_folder(name), share=share)
+        model.language.partition_experts(group)
+        with torch.inference_mode():
+            logits_TV = model.logits(golden.prompt(name, case))
+        np.save(Path(folder) / f"{name}-{rank}.npy", logits_TV.numpy())
     group.close()
 
 

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from model.engine import Engine, EngineStats
-from model.engine_stats import StatsRecorder
+from model.engine_stats import StatsRecorder, total
 from tests.model.helpers import ask, engine, image
 
 
@@ -22,6 +22,22 @@ def test_rates_are_of_steps_of_one_kind():
     assert stats.decode_tokens_per_s == pytest.approx(25)
     assert (stats.batch_occupancy, stats.cache_use, stats.prefix_hit_rate) == (0.5, 0.5, 0.25)
     assert stats.expert_imbalance == (1.5, 1.0)
+
+
+def test_shares_of_ranks_together_are_the_means_of_their_shares():
+    ranks = []
+    for num_running, num_used_pages in ((4, 10), (2, 0)):
+        recorder = StatsRecorder(max_num_sequences=4, num_cache_pages=10)
+        for _ in range(3):
+            recorder.add_step(
+                num_prefill_tokens=0,
+                num_decode_tokens=num_running,
+                num_running=num_running,
+                num_used_pages=num_used_pages,
+                step_s=0.1,
+            )
+        ranks.append(recorder.snapshot(num_shared_tokens=0, num_preemptions=0, expert_loads=[]))
+    assert (total(ranks).batch_occupancy, total(ranks).cache_use) == (0.75, 0.5)
 
 
 def test_engine_that_did_nothing_has_rates_of_zero():

@@ -15,6 +15,8 @@ class Degenerate:
     text: str
     told: dict[str, Any] = field(default_factory=dict)
     """Further fields of `Judged`."""
+    own_words: bool = False
+    """No transcription: judged as captions and answers are."""
 
 
 def _asked(question: str, **told: Any) -> dict[str, Any]:

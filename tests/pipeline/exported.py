@@ -13,11 +13,13 @@ from PIL import Image, ImageDraw
 
 from pipeline.fetch import FetchImage
 from pipeline.finalize import finalize
+from pipeline.lease import hold_lease
+from pipeline.ledger import RunFolder
 from pipeline.manifest import write_manifest
 from pipeline.prepare import TileImage
 from pipeline.sink import LabelSink
 from pipeline.source import SourceRow
-from pipeline.storage import join_uri, open_store
+from pipeline.storage import canonical_uri, join_uri, open_store
 from pipeline.work import RUN_FILE, Work
 from schemas.rows import ImageRow, Label, RowImage, rows_of, to_columns
 from tests.pipeline.outputs import job_of, pending, resolve
@@ -150,10 +152,22 @@ def finished_output(
         {
             "num_images": accounts.num_images,
             "num_rows": dict(accounts.num_rows),
+            "num_quarantined_images": accounts.num_quarantined_images,
+            "times": {"finished_at": "2026-01-01T00:00:00+00:00"},
             "recipes": dict.fromkeys(work.recipe_digests),
         },
     )
     return str(work.folder.output_uri)
+
+
+def ended(output: str, *recipes: str) -> None:
+    """As a run of these recipes leaves its lease and its record."""
+    folder = RunFolder(canonical_uri(output))
+    with hold_lease(folder.lease_uri):
+        run = folder.get_json(RUN_FILE)
+        assert run is not None
+        run["identity"]["recipes"] = dict.fromkeys(recipes, "0" * 16)
+        folder.put_json(RUN_FILE, run)
 
 
 def prepared(work: Work, rows: Sequence[ImageRow]) -> list[ImageRow]:

@@ -15,6 +15,7 @@ from model.prompt import Processor
 from pipeline.fetch import FetchImage
 from pipeline.label import LabelImage, ReplicaConfig
 from pipeline.prepare import TileImage
+from pipeline.quality import Judged, judge
 from pipeline.recipes import built_in_names, check_recipes, load_recipe, make_recipes
 from pipeline.recipes.fit import keys_of
 from schemas.errors import ErrorKind
@@ -122,6 +123,19 @@ def test_ladder_is_bounded_and_every_gate_that_asks_for_another_try_can_have_one
         gates = [getattr(step.gates, gate) for gate in type(step.gates).model_fields]
         wants_more = any(getattr(gate, "then", "flag") != "flag" for gate in gates if gate is not None)
         assert wants_more == bool(step.retries)
+
+
+@pytest.mark.parametrize("name", [name for name in built_in_names() if load_recipe(name).file.table == "ocr"])
+def test_prompt_given_back_is_no_transcription_and_what_an_image_may_say_is_one(name: str):
+    step = load_recipe(name).file.last
+    told = {"finish_reason": "stop", "mean_logprob": -0.3, "num_output_tokens": 40}
+    for style in step.ways.values():
+        for prompt in style.prompts:
+            found = judge(Judged(text=prompt, instruction=prompt, **told), step.gates)
+            assert "echo" in [finding.flag for finding in found]
+    if step.gates.code is None:
+        form = "Dear [Name],\nYes.\nUser: [Title] of [Object]\nAssistant: no\n[insert text here]"
+        assert judge(Judged(text=form, instruction=step.prompts[0], **told), step.gates) == ()
 
 
 @pytest.mark.parametrize("name", built_in_names())

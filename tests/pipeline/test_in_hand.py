@@ -7,6 +7,8 @@ import pickle
 import numpy as np
 import pytest
 
+from model.engine_stats import EngineStats
+from pipeline.engine_work import EngineWork
 from pipeline.in_hand import InHand
 from pipeline.label import LabelImage, SharedUse
 from schemas.errors import ErrorKind
@@ -113,6 +115,10 @@ class StageThatCounts(LabelImage):
 
     def __init__(self, in_hand: InHand) -> None:
         self._in_hand, self._engine_use, self._num, self.beside = in_hand, SharedUse(), 0, {}
+        self._engine_work = EngineWork()
+
+    def stats(self) -> EngineStats:
+        return EngineStats()
 
     async def label(self, row, tiles):
         self._num += 1

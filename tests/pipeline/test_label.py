@@ -1,14 +1,17 @@
 import asyncio
 import dataclasses
 import hashlib
+import os
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from model.engine import EngineDiedError
 from model.nano.scenes import render_scene
 from model.prompt import Processor
+from pipeline.in_hand import InHand
 from pipeline.label import LabelImage, ReplicaConfig, resolve_device, resolve_dtype
 from pipeline.prepare import TileImage
 from pipeline.recipes import make_recipes
@@ -464,3 +467,28 @@ def test_gpu_that_is_demanded_and_not_there_is_an_error():
     assert resolve_device("auto") == "cpu"
     with pytest.raises(ValueError, match="no CUDA device is visible"):
         resolve_device("cuda")
+
+
+class DeadEngine:
+    """It has lost a rank."""
+
+    def stats(self):
+        raise EngineDiedError("rank 1 was ended by signal 9")
+
+
+@pytest.mark.parametrize("somebody_starts_it_anew", [True, False])
+def test_worker_that_is_asked_what_a_dead_engine_did_ends_where_somebody_starts_it_anew(
+    monkeypatch, tmp_path, somebody_starts_it_anew
+):
+    def exit_(code):
+        raise SystemExit(code)
+
+    monkeypatch.setattr(ReplicaConfig, "load", lambda config: DeadEngine())
+    monkeypatch.setattr(os, "_exit", exit_)
+    stage = LabelImage(
+        replica=ReplicaConfig(checkpoint="nano", engine=EngineSpec()),
+        recipes=(),
+        in_hand=InHand(str(tmp_path), run=1) if somebody_starts_it_anew else None,
+    )
+    with pytest.raises(SystemExit if somebody_starts_it_anew else EngineDiedError, match=r"^1$|rank 1"):
+        stage.stats()

@@ -2,8 +2,8 @@ import pytest
 
 from pipeline.cluster import StopSignal
 from pipeline.label_images import ListPending
-from pipeline.placement import ClusterSize, Placement
-from schemas.job import ResourcesSpec
+from pipeline.placement import BLOCKS_IN_FLIGHT, ClusterSize, Placement, expert_ranks_of
+from schemas.job import EngineSpec, ResourcesSpec
 from schemas.rows import rows_of
 from tests.pipeline.outputs import commit_all, job_of, put_images, resolve
 
@@ -60,3 +60,29 @@ def test_numbers_of_the_job_are_taken():
     size = ClusterSize(num_cpus=8, num_gpus=2, gpus_by_node=(2,))
     placement = Placement.for_cluster(size, ResourcesSpec(tile_actors=5, label_actors=1))
     assert (placement.num_tile_actors, placement.num_label_actors) == (5, 1)
+
+
+def test_pool_grows_to_what_the_job_allows():
+    size = ClusterSize(num_cpus=16, num_gpus=2, gpus_by_node=(2,))
+    grows = Placement.for_cluster(size, ResourcesSpec(max_label_actors=8))
+    assert (grows.num_label_actors, grows.max_label_actors) == (2, 8)
+    assert grows.rows_per_block(128) == 128 // (8 * BLOCKS_IN_FLIGHT)
+
+
+def test_pool_that_is_as_large_as_it_may_be_does_not_grow():
+    size = ClusterSize(num_cpus=16, num_gpus=4, gpus_by_node=(4,))
+    capped = Placement.for_cluster(size, ResourcesSpec(max_label_actors=2))
+    assert (capped.num_label_actors, capped.max_label_actors) == (2, 0)
+
+
+def test_replicas_wait_for_gpus_where_the_job_demands_them():
+    size = ClusterSize(num_cpus=8, num_gpus=0, gpus_by_node=(0, 0))
+    waits = Placement.for_cluster(size, ResourcesSpec(max_label_actors=4), expert_ranks=2, needs_gpu=True)
+    assert (waits.num_label_actors, waits.label_num_gpus, waits.max_label_actors) == (1, 2.0, 4)
+
+
+def test_gpus_that_are_still_to_come_cannot_be_asked_how_many_ranks_they_hold():
+    size = ClusterSize(num_cpus=8, num_gpus=0, gpus_by_node=(0,))
+    with pytest.raises(ValueError, match="no GPU yet"):
+        expert_ranks_of(EngineSpec(device="cuda"), size, fewest=lambda gpus: 1)
+    assert expert_ranks_of(EngineSpec(device="cuda", expert_ranks=4), size, fewest=lambda gpus: 1) == 4

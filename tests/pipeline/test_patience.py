@@ -4,9 +4,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from pipeline import patience as patience_module
 from pipeline.patience import PATIENCE_S, PATIENCE_VARIABLE, Patience, StoreHealth
 from pipeline.storage import StorageError
 from schemas.errors import ErrorKind
+from tests.pipeline.counting import counting
 
 AWAY = StorageError(ErrorKind.STORE_UNAVAILABLE, "s3://bucket/a: away")
 SHORT = Patience(store_s=0.3)
@@ -169,3 +171,11 @@ def test_patience_that_is_no_number_of_seconds_is_refused_by_name(monkeypatch, t
     monkeypatch.setenv(PATIENCE_VARIABLE, text)
     with pytest.raises(ValueError, match=rf"{PATIENCE_VARIABLE} is '{text}'; set it to a number of seconds"):
         Patience.from_environment()
+
+
+def test_every_request_that_is_asked_again_is_counted(monkeypatch):
+    told = counting(monkeypatch, patience_module)
+    ask(StoreHealth(), Requests(AWAY, AWAY, "answer"))
+    ask(StoreHealth(), Requests("answer"))
+    failure(StoreHealth(), Requests(AWAY), patience=Patience(store_s=0))
+    assert told.of("store_retries") == {(): 2}

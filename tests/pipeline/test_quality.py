@@ -6,16 +6,18 @@ from collections import Counter
 import pytest
 
 from pipeline.gates.code import why_code_is_broken
-from pipeline.gates.ocr_agreement import quotations_of
+from pipeline.gates.quotations import quotations_of
 from pipeline.quality import Finding, Judged, judge
 from pipeline.recipes.boxes import Box, parse_boxes
 from schemas.gates import GatesSpec
-from tests.pipeline import degenerate, held_out
+from tests.pipeline import degenerate, held_out, unseen_degenerate, unseen_ordinary
 from tests.pipeline.degenerate import Degenerate
 from tests.pipeline.ordinary import ORDINARY
 
 TEXT_GATES = tuple(name for name in GatesSpec.model_fields if name not in ("boxes", "duplicate"))
 ALL = GatesSpec(**{name: {} for name in TEXT_GATES})
+OWN_WORDS = GatesSpec(**{name: {"own_words": True} if name in ("repetition", "marks") else {} for name in TEXT_GATES})
+"""For captions and answers, which are no transcriptions."""
 WIDTH, HEIGHT = 640, 480
 
 
@@ -26,7 +28,7 @@ def judged(text: str, gates: GatesSpec = ALL, **told: object) -> tuple[Finding, 
 
 def gates_that_find(case: Degenerate) -> set[str]:
     if case.gate != "boxes":
-        return {finding.gate for finding in judged(case.text, **case.told)}
+        return {finding.gate for finding in judged(case.text, OWN_WORDS if case.own_words else ALL, **case.told)}
     told: dict = {"width_px": WIDTH, "height_px": HEIGHT}
     if "<|det|>" in case.text:
         parsed = parse_boxes(case.text, default_label="dog", width_px=WIDTH, height_px=HEIGHT)
@@ -50,7 +52,9 @@ def test_degenerate_answers_are_many_and_of_every_gate():
 
 
 def test_of_ordinary_answers_one_in_a_hundred_at_most_is_flagged():
-    flagged = {text[:60]: found for text, told in ORDINARY if (found := judged(text, **told))}
+    gates = [OWN_WORDS if "question" in told else ALL for _, told in ORDINARY]
+    judgements = [judged(text, one, **told) for (text, told), one in zip(ORDINARY, gates, strict=True)]
+    flagged = {text[:60]: found for (text, _), found in zip(ORDINARY, judgements, strict=True) if found}
     assert len(ORDINARY) >= 200
     assert len({text for text, _ in ORDINARY}) > 0.95 * len(ORDINARY)
     assert len(flagged) <= len(ORDINARY) // 100, flagged
@@ -62,6 +66,19 @@ def test_answers_that_were_held_out_are_judged_nearly_as_well():
     flagged = [text[:60] for text, question in ordinary if judged(text, question=question)]
     assert len(missed) <= 0.05 * len(held_out.DEGENERATE), missed
     assert len(flagged) <= 0.02 * len(ordinary), flagged
+
+
+def test_answers_of_somebody_who_had_not_seen_the_detectors_are_judged_as_well():
+    missed = [case.text[:60] for case in unseen_degenerate.DEGENERATE if case.gate not in gates_that_find(case)]
+    judgements = {
+        **{text: judged(text, OWN_WORDS) for text in unseen_ordinary.CAPTIONS},
+        **{text: judged(text) for text in unseen_ordinary.TRANSCRIPTIONS},
+        **{pair: judged(pair[1], OWN_WORDS, question=pair[0]) for pair in unseen_ordinary.ANSWERS},
+    }
+    flagged = {text: found for text, found in judgements.items() if found}
+    assert missed == []
+    assert len(judgements) >= 290
+    assert len(flagged) <= len(judgements) // 100, flagged
 
 
 def test_gate_that_is_not_given_does_not_judge():
@@ -119,6 +136,113 @@ def test_random_characters_are_judged():
         for language in ("python", "html", "json", "latex"):
             found = judged(text, code_language=language, question=text[::-1], ocr_text=text[::2])
             assert all(finding.detail for finding in found)
+
+
+@pytest.mark.parametrize(
+    "filler", ["word ", "\n", "\nUser:", "[object]", "<insert a ", "[put a a ", "«", "1 2 ", "- . "]
+)
+def test_hundred_thousand_characters_of_an_answer_in_own_words_are_judged(filler: str):
+    text = (filler * 100_000)[:100_000]
+    assert judged(text, OWN_WORDS, question="What is in the picture?") != ()
+
+
+def test_word_that_comes_again_is_a_loop_in_own_words_alone():
+    own_words = {"own_words": True}
+    assert flags("repetition", "blue " * 8, gate=own_words) == ["repetition"]
+    for text in ("blue " * 7, "blue, " * 8, "ha " * 9, 'It cries "' + "Now " * 9 + '".', "Buffalo buffalo " * 4):
+        assert flags("repetition", text, gate=own_words) == []
+    assert flags("repetition", "blue " * 8) == []
+
+
+def test_transcription_may_have_a_line_six_times_and_own_words_may_not():
+    lines = "I must not talk in class.\n"
+    assert flags("repetition", lines * 6) == []
+    assert flags("repetition", lines * 7) == ["repetition"]
+    assert flags("repetition", lines * 6, gate={"own_words": True}) == ["repetition"]
+
+
+def test_transcription_may_have_a_refrain_where_all_lines_differ():
+    verses = [f"O ye {one}, bless ye the Lord, praise him for ever." for one in ("sun", "moon", "stars", "dew", "ice")]
+    hymn = [verse.replace("ye ", f"ye {kind} ", 1) for kind in ("old", "new", "high", "low") for verse in verses]
+    assert flags("repetition", "\n".join(hymn)) == []
+    assert flags("repetition", " ".join(hymn)) == ["repetition"]
+    assert flags("repetition", "\n".join(hymn), gate={"own_words": True}) == ["repetition"]
+
+
+@pytest.mark.parametrize(
+    ("text", "flag"),
+    [
+        (" ".join(map(str, range(1, 101))), []),
+        (" ".join(map(str, range(1, 201))), ["repetition"]),
+        (", ".join(f"{12.5 + 0.1 * n:.1f}" for n in range(220)), ["repetition"]),
+        (" ".join(f"[[{n}, {n + 40}, 9, {n + 7}]]" for n in range(50)), ["repetition"]),
+        ("\n".join(f"{n}. {chr(97 + n % 26)}{chr(97 + n * 7 % 23)}{chr(97 + n // 26)}" for n in range(1, 250)), []),
+        (" ".join(str(n * n % 97) for n in range(300)), []),
+    ],
+)
+def test_answer_that_only_counts_for_hundreds_of_steps_is_a_loop(text: str, flag: list[str]):
+    assert flags("repetition", text) == flag
+
+
+@pytest.mark.parametrize("sign", ["!", "?", "#", "-", "... --- ..."])
+def test_one_sign_answers_a_question_and_nothing_else(sign: str):
+    assert flags("empty", sign, question="Which sign is on the key?") == []
+    assert flags("empty", sign) == ["output_empty"]
+
+
+@pytest.mark.parametrize("sign", ["...", "- -", ".", '""', "。"])
+def test_what_is_left_of_an_answer_answers_no_question(sign: str):
+    assert flags("empty", sign, question="Which sign is on the key?") == ["output_empty"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I'm unable to transcribe this document.",
+        "I don't see any image here. Can you share it again?",
+        "This content may violate our usage policies.",
+        "Answer: I'm sorry, but I can't assist with that.",
+        "Leider kann ich als KI keine Bilder sehen.",
+        "\"I'm sorry, but I can't assist with that.\"",
+    ],
+)
+def test_refusal_speaks_for_the_model(text: str):
+    assert flags("refusal", text) == ["refusal"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "It replies \"I'm sorry, but as an AI language model I can't give medical advice.\"",
+        "The chatbot says I'm sorry, but I can't assist with that.",
+        'A dialogue with the message "No image selected. Please upload an image',
+        "“I'm sorry, but I can't assist with that” stands on the shirt.",
+        "I don't see any image of a dog on the shirt.",
+    ],
+)
+def test_refusal_that_is_quoted_or_told_of_is_none(text: str):
+    assert flags("refusal", text) == []
+
+
+@pytest.mark.parametrize(
+    "text", ["[insert caption here]", "A photo of [object] in [location].", "<answer>", "TODO: write description"]
+)
+def test_placeholder_is_found_in_own_words_alone(text: str):
+    assert flags("marks", text, gate={"own_words": True}) == ["placeholder"]
+    assert flags("marks", f'The form says "{text}".', gate={"own_words": True}) == []
+    assert flags("marks", text) == []
+
+
+@pytest.mark.parametrize("text", ["Dear [Name],", "TODO: call Ann", "[illegible] of [illegible]", "<br>", "a[size]"])
+def test_brackets_of_another_kind_are_no_placeholder(text: str):
+    assert flags("marks", text, gate={"own_words": True}) == []
+
+
+def test_turn_of_the_user_after_an_answer_is_found_and_an_account_of_a_dialogue_is_not():
+    chat = "User: And the second?\nAssistant: No."
+    assert flags("marks", f"Yes.\n\n{chat}", gate={"own_words": True}) == ["marks"]
+    assert flags("marks", f"{chat}\n{chat}", gate={"own_words": True}) == []
+    assert flags("marks", f"Yes.\n\n{chat}") == []
 
 
 def test_statement_in_the_words_of_the_question_is_an_answer():

@@ -11,6 +11,7 @@ from pipeline.recipes.decode import RejectedAnswerError
 from schemas.errors import ErrorKind
 from schemas.recipe_specs import RecipeSpec
 from tests.pipeline.asked import ask, data, put_recipe, row_of
+from tests.pipeline.counting import counting
 
 LADDER = """
 steps:
@@ -197,3 +198,17 @@ def test_answer_in_another_language_than_its_question_is_flagged_and_decoded_aga
     assert view.prompts[1][-1] == "\nAnswer in the language of the question."
     (label,), _ = ask(spec, says=english)
     assert "wrong_language" in label.flags
+
+
+def test_answer_sent_back_is_counted_for_the_first_gate_that_does_not_let_it_pass(judged, ladder, monkeypatch):
+    told = counting(monkeypatch, decode)
+    ask(ladder, says=["odd:flag bad:retry worse:reject", "worse:reject", "odd:flag"])
+    assert told.of("redecodes") == {("mine", "bad"): 1, ("mine", "worse"): 1}
+    assert told.of("answers") == {("mine",): 3}
+
+
+def test_last_answer_of_the_ladder_is_not_sent_back_by_anything(judged, ladder, monkeypatch):
+    told = counting(monkeypatch, decode)
+    ask(ladder, says="bad:retry")
+    assert told.of("redecodes") == {("mine", "bad"): 3}
+    assert told.of("answers") == {("mine",): 4}

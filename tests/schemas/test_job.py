@@ -40,6 +40,7 @@ limits:
   max_quarantined_fraction: 0.5
 engine: {dtype: bfloat16, device: cpu, expert_ranks: 1, prefill_chunk_tokens: 64, max_num_sequences: 2}
 resources: {tile_actors: 3, label_actors: auto}
+budget: {max_gpu_hours: 2.5, max_images: 1000, deadline: 6h}
 """
 SMALL = """
 name: photos
@@ -83,6 +84,7 @@ def test_every_key_of_a_job_file_is_read():
     assert (job.limits.min_decoded_fraction, job.limits.decode_timeout_s, job.limits.decode_memory_mb) == (1, 2.5, 1024)
     assert (job.engine.dtype, job.engine.expert_ranks, job.engine.max_num_sequences) == ("bfloat16", 1, 2)
     assert (job.resources.tile_actors, job.resources.label_actors) == (3, "auto")
+    assert (job.budget.max_gpu_hours, job.budget.max_images, job.budget.deadline) == (2.5, 1000, "6h")
 
 
 def test_a_job_needs_only_a_name_a_source_a_recipe_and_an_output():
@@ -132,7 +134,7 @@ ALL_SPECS = sorted(set(specs_below(JobSpec)), key=lambda spec: spec.__name__)
 @pytest.mark.parametrize("spec", ALL_SPECS, ids=lambda spec: spec.__name__)
 def test_every_key_is_described(spec: type[BaseModel]):
     assert [name for name, field in spec.model_fields.items() if not field.description] == []
-    assert len(ALL_SPECS) == 6
+    assert len(ALL_SPECS) == 7
 
 
 def test_a_spec_cannot_be_changed():
@@ -466,6 +468,7 @@ class TestDigest:
             "name=other",
             "output=elsewhere",
             "resources.tile_actors=7",
+            "budget={max_gpu_hours: 1, max_images: 5, deadline: 6h}",
             "limits.max_quarantined_fraction=0.9",
             "limits.decode_timeout_s=9",
             "limits.decode_memory_mb=900",

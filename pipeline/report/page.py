@@ -1,0 +1,88 @@
+"""An output -> its report: one HTML file with everything in it, which asks no network for anything."""
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from pipeline.report.charts import charts
+from pipeline.report.facts import QUARANTINED_PER_KIND, Facts
+from pipeline.report.gallery import Card, cards
+from pipeline.report.rows import OpenRun
+from pipeline.status import Status, status
+from pipeline.storage import join_uri, open_store, shown_uri
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    uri: str
+    num_bytes: int
+    num_rows: int
+    num_cards: int
+    num_without_picture: int
+
+
+def write_report(output: str, *, out: str | None = None, max_images: int = 120) -> Written:
+    """Writes the page; by default to `<output>/_run/report.html`.
+
+    Args:
+        out: URI of the file.
+        max_images: samples in the gallery.
+
+    Raises:
+        ValueError: no run was ever started there.
+    """
+    state, run, facts = status(output), OpenRun.at(output), Facts(num_samples=max_images)
+    shown: Sequence[Card] = ()
+    if run is not None:
+        for shard in run.shards:
+            for table, rows in run.rows(shard, run.settled(shard)):
+                facts.add(table, rows)
+        shown = list(cards(run, facts.chosen()))
+    page = render(state, run, facts, shown).encode()
+    uri = out or join_uri(state.output, "_run", "report.html")
+    open_store(uri).put(uri, page)
+    return Written(
+        uri=uri,
+        num_bytes=len(page),
+        num_rows=facts.num_rows.total(),
+        num_cards=len(shown),
+        num_without_picture=sum(not card.pictures for card in shown),
+    )
+
+
+def render(state: Status, run: OpenRun | None, facts: Facts, shown: Sequence[Card]) -> str:
+    environment = Environment(
+        loader=PackageLoader("pipeline.report", "assets"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    script, style = _asset("report.js"), _asset("report.css")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return environment.get_template("report.html").render(
+        state=state,
+        output=shown_uri(state.output),
+        name=run.job.name if run is not None else "",
+        checkpoint=run.job.checkpoint if run is not None else "",
+        summary=run.summary if run is not None else None,
+        facts=facts,
+        charts=[(title, Markup(svg)) for title, svg in charts(facts)],
+        cards=shown,
+        per_kind=QUARANTINED_PER_KIND,
+        recipes=list(dict.fromkeys(recipe for card in shown for recipe in card.recipes)),
+        flags=sorted({flag for card in shown for flag in card.flags}),
+        error_kinds=sorted({kind for card in shown for kind in card.error_kinds}),
+        script=Markup(script),
+        style=Markup(style),
+        script_digest=digest,
+    )
+
+
+def _asset(name: str) -> str:
+    return (resources.files("pipeline.report") / "assets" / name).read_text(encoding="utf-8")

@@ -1,0 +1,129 @@
+"""A run's receipts, and how much it has to do -> its `Progress` at any moment, for its callers and for its lease.
+
+Asked from the thread that renews the lease while the run adds receipts. What it holds does not grow with the images.
+"""
+
+import contextlib
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from pipeline.engine_work import cache_use, occupancy
+from pipeline.progress import Phase, Progress
+from pipeline.receipt import COUNTS, read_receipt
+from pipeline.storage import StorageError
+from pipeline.throughput import Throughput
+
+
+class RunProgress:
+    """`phase` is set by the run."""
+
+    def __init__(self, num_images: int, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """num_images: of the output, those of earlier runs included."""
+        self.phase: Phase = "starting"
+        self._num_images, self._clock = num_images, clock
+        self._lock = threading.Lock()
+        self._throughput = Throughput(clock=clock)
+        self._labels_by_recipe: Counter[str] = Counter()
+        self._quarantined_by_kind: Counter[str] = Counter()
+        self._num_to_label: int | None = None
+
+    def begin_labeling(self) -> None:
+        """Speeds count from here on."""
+        with self._lock:
+            self.phase = "labeling"
+            self._throughput = Throughput(clock=self._clock)
+
+    def expect(self, num_images: int) -> None:
+        """So many images are this run's to label."""
+        with self._lock:
+            self._num_to_label = num_images
+
+    def add(self, receipt: Mapping[str, Any]) -> None:
+        """Of one block, as the sink wrote it."""
+        found = read_receipt(receipt)
+        with self._lock:
+            self._throughput.add({**{name: found[name] for name in COUNTS}, **found["engine"]})
+            self._labels_by_recipe.update(found["labels_by_recipe"])
+            self._quarantined_by_kind.update(found["quarantined_by_kind"])
+
+    def now(self) -> Progress:
+        with self._lock:
+            sums, lately = self._throughput.sums, self._throughput.of_window()
+            counts = {name: int(sums.get(name, 0)) for name in COUNTS}
+            done = counts["num_images"]
+            pending = None if self._num_to_label is None else max(0, self._num_to_label - done)
+            per_s, since_start = self._throughput.per_s, self._throughput.per_s_since_start
+            return Progress(
+                phase=self.phase,
+                num_images_done=done,
+                num_images=self._num_images,
+                num_pending_images=pending,
+                num_labels=counts["num_labels"],
+                num_quarantined_images=counts["num_quarantined_images"],
+                num_prompt_tokens=counts["num_prompt_tokens"],
+                num_output_tokens=counts["num_output_tokens"],
+                labels_by_recipe=dict(self._labels_by_recipe),
+                quarantined_by_kind=dict(self._quarantined_by_kind.most_common()),
+                images_per_s=per_s("num_images"),
+                labels_per_s=per_s("num_labels"),
+                prompt_tokens_per_s=per_s("num_prompt_tokens"),
+                output_tokens_per_s=per_s("num_output_tokens"),
+                occupancy=occupancy(lately),
+                cache_use=cache_use(lately),
+                images_per_s_since_start=since_start("num_images"),
+                output_tokens_per_s_since_start=since_start("num_output_tokens"),
+                eta_s=None if pending is None else self._throughput.eta_s("num_images", pending),
+            )
+
+    def summary(self, labeling_s: float) -> dict[str, Any]:
+        """Of the whole run, for its summary: counts, speeds, and how full its engines were."""
+        with self._lock:
+            sums = self._throughput.sums
+            counts = {name: int(sums.get(name, 0)) for name in COUNTS}
+            speeds = {
+                f"{name.removeprefix('num_')}_per_s": round(counts[name] / labeling_s, 3)
+                for name in ("num_images", "num_labels", "num_prompt_tokens", "num_output_tokens")
+            }
+            return {
+                **counts,
+                **speeds,
+                "occupancy": _rounded(occupancy(sums)),
+                "cache_use": _rounded(cache_use(sums)),
+                "labels_by_recipe": dict(self._labels_by_recipe),
+                "quarantined_by_kind": dict(self._quarantined_by_kind.most_common()),
+            }
+
+
+@contextlib.contextmanager
+def counting(progress: RunProgress, shards: Sequence[str], num_images_of: Callable[[str], int]) -> Iterator[None]:
+    """Counts in a thread what the run has to label: with thousands of shards that outlasts the first labels.
+
+    Args:
+        num_images_of: a shard, how many of its images were pending when the run began.
+    """
+    over = threading.Event()
+
+    def count() -> None:
+        num_images = 0
+        # Progress without an ETA is no reason to end a run; a store that stays away ends it elsewhere.
+        with contextlib.suppress(StorageError):
+            for shard in shards:
+                if over.is_set():
+                    return
+                num_images += num_images_of(shard)
+            progress.expect(num_images)
+
+    thread = threading.Thread(target=count, name="pending-images", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _rounded(share: float | None) -> float | None:
+    return None if share is None else round(share, 3)
