@@ -11,7 +11,7 @@ from PIL import Image
 from model.nano.scenes import render_scene, scene_seed
 from pipeline.app.live import LiveAnswers
 from pipeline.app.studio import Studio
-from pipeline.label_one import label_one
+from pipeline.label_here import label_here
 from schemas.errors import ErrorKind
 from schemas.job import EngineSpec, LimitsSpec, RecipeSpec
 
@@ -30,8 +30,8 @@ def test_labels_are_those_of_a_job_and_were_all_watched(studio: Studio, tmp_path
     render_scene(scene_seed(5000, 1)).image.save(path)
     live = LiveAnswers()
     row = asyncio.run(studio.label(studio.prepare([("scene.png", path)]), SPECS, watch=live))
-    alone = label_one(str(path), recipes=SPECS, checkpoint="nano", engine=EngineSpec(), limits=LIMITS)
-    assert row.labels == alone.labels != ()
+    (alone,) = label_here([str(path)], recipes=SPECS, checkpoint="nano", engine=EngineSpec(), limits=LIMITS)
+    assert row.labels == alone.row.labels != ()
     assert next(one.text for one in live.answers()) == row.labels[0].values["caption"]
     assert all(one.is_done for one in live.answers())
 
