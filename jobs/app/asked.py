@@ -35,14 +35,15 @@ def asked(
     style: str = "",
     mark_kind: str = "box",
     mark_points: str = "",
-    max_new_tokens: float | None = None,
-    temperature: float | None = None,
+    max_new_tokens: str = "",
+    temperature: str = "",
 ) -> Asked:
     """
     Args:
         questions, queries: one on each line.
         style: for the recipes that have one of this name; "" leaves each its default.
         mark_points: numbers, x and y by turns.
+        max_new_tokens, temperature: numbers; "" leaves each recipe its own.
 
     Raises:
         ValueError: in words for whoever filled the page in.
@@ -53,9 +54,11 @@ def asked(
     if not num_images and not all(load_recipe(name).file.takes(0) for name in recipes):
         raise ValueError("Choose an image first.")
     mark = _mark(mark_kind, mark_points)
+    given = {"max_new_tokens": max_new_tokens.strip(), "temperature": temperature.strip()}
+    settings = {name: value for name, value in given.items() if value}
     specs = []
     for name in recipes:
-        entry: dict[str, Any] = {"name": name}
+        entry: dict[str, Any] = {"name": name, **settings}
         file = load_recipe(name).file
         repeats, keys = file.repeats_for(), keys_of(file)
         if repeats & {"questions", "turns"} and not lines:
@@ -76,10 +79,6 @@ def asked(
                 raise ValueError(f"{name} judges what other recipes say: choose one of them as well.")
         if style and "style" in keys and style in file.styles and "marks" not in repeats:
             entry["style"] = style
-        if max_new_tokens:
-            entry["max_new_tokens"] = int(max_new_tokens)
-        if temperature is not None:
-            entry["temperature"] = temperature
         specs.append(_spec(entry))
     turns = lines if any("turns" in load_recipe(name).file.repeats_for() for name in recipes) else []
     return Asked(specs=tuple(specs), turns=tuple(turns), mark=mark)

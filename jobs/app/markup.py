@@ -51,7 +51,7 @@ def picture(
     """The image with its boxes and the edges of its tiles drawn over it."""
     width, height = preview.width_px, preview.height_px
     stroke = max(width, height) / 250
-    drawn = [_crop(crop, stroke) for crop in crops] if len(crops) > 1 else []
+    drawn = [_crop(crop, stroke, width, height) for crop in crops] if len(crops) > 1 else []
     drawn += [_box(box, index, stroke, width, height) for index, box in enumerate(boxes)]
     svg = f'<svg viewBox="0 0 {width} {height}" preserveAspectRatio="none" aria-hidden="true">{"".join(drawn)}</svg>'
     shown_width = max(1, min(max(width, 360), 1024, round(560 * width / height)))
@@ -77,8 +77,9 @@ def _box(box: Box, index: int, stroke: float, width: int, height: int) -> str:
     )
 
 
-def _crop(crop: tuple[float, float, float, float], stroke: float) -> str:
-    left, top, right, bottom = crop
+def _crop(crop: tuple[float, float, float, float], stroke: float, width: int, height: int) -> str:
+    """As much of it as lies in the picture."""
+    left, top, right, bottom = max(crop[0], 0), max(crop[1], 0), min(crop[2], width), min(crop[3], height)
     return (
         f'<rect x="{left:.1f}" y="{top:.1f}" width="{right - left:.1f}" height="{bottom - top:.1f}" fill="none" '
         f'stroke="#fff" stroke-opacity="0.75" stroke-width="{stroke / 2:.1f}" stroke-dasharray="{stroke * 3:.1f}"/>'

@@ -22,6 +22,7 @@ REFRESH_S = 0.15
 MAX_AT_ONCE = 64
 """Tabs that are answered at the same time; more wait."""
 
+_OWN = "as each recipe has it"
 _PRIVATE: dict[str, Any] = {"api_visibility": "private"}
 """Gradio would else write out how to call each event by a client of its own."""
 
@@ -54,10 +55,8 @@ def build(gr: Any, studio: Studio, uploads: Path) -> None:
             queries = gr.Textbox(label="Things to find", placeholder="one on each line", lines=2, elem_id="lm-queries")
             with gr.Accordion("Settings", open=False, elem_id="lm-settings"):
                 style = gr.Dropdown(["", *_styles(names)], value="", label="Style", info="Of recipes that have it.")
-                max_new_tokens = gr.Number(
-                    label="Longest answer, in tokens", value=None, precision=0, elem_id="lm-longest"
-                )
-                temperature = gr.Number(label="Temperature", value=None, info="0 takes the most likely token.")
+                max_new_tokens = gr.Textbox(label="Longest answer, in tokens", placeholder=_OWN, elem_id="lm-longest")
+                temperature = gr.Textbox(label="Temperature", placeholder=_OWN, info="0 takes the most likely token.")
                 mark_kind = gr.Dropdown(list(MARK_KINDS), value="box", label="Mark, for visual-prompt")
                 mark_points = gr.Textbox(
                     label="Points of the mark", placeholder="x, y, x, y in pixels of the first image"
@@ -78,8 +77,8 @@ def build(gr: Any, studio: Studio, uploads: Path) -> None:
         questions: str | None,
         queries: str | None,
         style: str | None,
-        max_new_tokens: float | None,
-        temperature: float | None,
+        max_new_tokens: str | None,
+        temperature: str | None,
         mark_kind: str | None,
         mark_points: str | None,
     ) -> AsyncIterator[Shown]:
@@ -93,8 +92,8 @@ def build(gr: Any, studio: Studio, uploads: Path) -> None:
                 style=style or "",
                 mark_kind=mark_kind or "box",
                 mark_points=mark_points or "",
-                max_new_tokens=max_new_tokens,
-                temperature=temperature,
+                max_new_tokens=max_new_tokens or "",
+                temperature=temperature or "",
             )
         except ValueError as error:
             yield markup.message(str(error)), "", "", ""
@@ -143,6 +142,9 @@ async def _labelled(
             row = task.result()
         except JobError as error:
             yield markup.message("; ".join(problem.message for problem in error.problems)), gr.skip(), "", gr.skip()
+            return
+        except RuntimeError as error:  # the engine has lost one of its processes, and with it all that it could do
+            yield markup.message(f"The engine has ended: {error}. Start the app again."), gr.skip(), "", gr.skip()
             return
         yield await asyncio.to_thread(_result, gr, prepared, row, wanted)
     finally:

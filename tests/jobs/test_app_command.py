@@ -83,7 +83,9 @@ def test_loopback_is_told_from_the_rest(host: str, is_own: bool):
         (["visual-prompt"], {}, "visual-prompt needs a mark"),
         (["visual-prompt"], {"mark_points": "1, 2, 3"}, "x and y by turns"),
         (["score"], {}, "choose one of them as well"),
-        (["caption"], {"temperature": -1.0}, "temperature"),
+        (["caption"], {"temperature": "-1"}, "temperature"),
+        (["caption"], {"temperature": "warm"}, "temperature"),
+        (["caption"], {"max_new_tokens": "0"}, "max_new_tokens"),
     ],
 )
 def test_what_is_missing_is_said_in_a_sentence(recipes: list[str], filled_in: dict, says: str):

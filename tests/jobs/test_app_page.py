@@ -357,8 +357,8 @@ def ask_for_long(tab: Tab, scene: Scene) -> None:
     choose(tab, "qa")
     tab.page.fill("#lm-questions textarea", "\n".join(f"What is it, asked {n}?" for n in range(NUM_QUESTIONS)))
     tab.page.click("#lm-settings button")
-    tab.page.fill("#lm-longest input", str(LONGEST))
-    tab.page.locator("#lm-longest input").blur()
+    tab.page.fill("#lm-longest textarea, #lm-longest input", str(LONGEST))
+    tab.page.locator("#lm-longest textarea, #lm-longest input").blur()
     run(tab)
     tab.page.wait_for_selector("#lm-answers .lm-card .lm-caret")
 
@@ -397,8 +397,8 @@ def test_tab_that_leaves_takes_its_answers_out_of_the_engine_and_others_go_on(
     ask_for_long(leaving, scene)
     upload(staying, file_of(scene.image))
     staying.page.click("#lm-settings button")
-    staying.page.fill("#lm-longest input", "12")
-    staying.page.locator("#lm-longest input").blur()
+    staying.page.fill("#lm-longest textarea, #lm-longest input", "12")
+    staying.page.locator("#lm-longest textarea, #lm-longest input").blur()
     run(staying)
     if how == "closed":
         leaving.page.close()
