@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test tutorials faults soak test-gpu test-kernels check bench nano lock clean
+.PHONY: help setup demo test test-e2e faults soak test-gpu test-kernels check bench nano lock clean
 
 help: ## Show what each target does
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -27,8 +27,8 @@ demo: setup ## Label a few dozen images end to end on this machine, into labelmi
 test: setup ## Run the tests (under 10 minutes on 2 cores)
 	@$(BIN)/python -m pytest -n auto --dist loadfile
 
-tutorials: setup ## Do what the tutorials say, line by line (some minutes)
-	@$(BIN)/python -m pytest -m tutorials -n auto --dist load tests/contracts
+test-e2e: setup ## Do what the documents say, line by line, with clusters and browsers (some minutes)
+	@$(BIN)/python -m pytest -m e2e -n auto --dist loadfile
 
 faults: setup ## Kill processes and nodes, and let the store fail, in runs that must lose nothing (some minutes)
 	@$(BIN)/python -m pytest -m faults -n auto tests/faults

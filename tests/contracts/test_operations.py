@@ -46,6 +46,7 @@ def test_every_manifest_that_is_shown_is_printed(tmp_path: Path, monkeypatch: py
         assert list(yaml.safe_load_all(done.stdout))[-1]["kind"] in ("RayJob", "RayCronJob", "CronJob")
 
 
+@pytest.mark.e2e
 def test_commands_that_one_machine_can_run_do_what_is_said(bucket: str, tmp_path: Path, monkeypatch):
     """In the order in which they are shown, on a job of two images, of which one has too many pixels at first."""
     from pipeline.storage import open_store

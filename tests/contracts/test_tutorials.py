@@ -11,7 +11,7 @@ from model.nano.scenes import render_scene, scene_seed
 from tests.command import COMMAND, REPOSITORY
 from tests.pipeline.pdfs import grey_pages
 
-pytestmark = pytest.mark.tutorials
+pytestmark = pytest.mark.e2e
 
 TUTORIALS = sorted((REPOSITORY / "docs" / "tutorials").glob("*.md"))
 NUM_IMAGES = 5

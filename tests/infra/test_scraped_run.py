@@ -20,6 +20,8 @@ from pipeline.metric_names import JOB_TAG, METRICS, Metric
 from tests.command import COMMAND, write_job
 from tests.infra.promql import expressions, series_of
 
+pytestmark = pytest.mark.e2e
+
 NUM_IMAGES = 11
 TABLES = {"ocr": "ocr", "caption": "captions"}
 

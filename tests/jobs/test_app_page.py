@@ -26,6 +26,8 @@ from tests import golden
 from tests.jobs.browsers import DESKTOP, PHONE, Tab, chromium, serving, wait_until
 from tests.pipeline.exported import box_of, finished_output, label, name_of, put_pictures
 
+pytestmark = pytest.mark.e2e
+
 MARKUP = '<script>document.title = "taken"</script><img src=x onerror="document.title = 1">'
 BOX_TOLERANCE = 0.06
 """Of a side of the picture: what nano's boxes are off by, beside those of the page, which are not."""

@@ -22,6 +22,8 @@ from tests.command import COMMAND, Finished, assert_one_clear_line, labelmill, l
 from tests.pipeline.pictures import encode, four_corners
 from tests.ray_head import Way, free_ports, ray_head
 
+pytestmark = pytest.mark.e2e
+
 RECIPES = [{"name": "ocr", "max_new_tokens": 4}]
 
 
