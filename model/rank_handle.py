@@ -150,17 +150,24 @@ def all_ready(ranks: Sequence[RankHandle]) -> list[Ready]:
     Where one cannot, the others may be about to say the same, or may wait for it in vain: they get a little time, so
     that who is heard does not depend on the load of the machine.
 
-    Raises EngineDiedError as soon as one has ended without a word: the others would wait for it.
+    Raises EngineDiedError where one has ended without a word, and none of the others says what was wrong: where one
+    ends, the others are ended with it, and whether their connections or its words come first is a matter of chance.
     """
     waiting = {rank.connection: rank for rank in ranks}
     ready: dict[int, Ready] = {}
     patience_s: float | None = None
+    death: EngineDiedError | None = None
     while waiting and (heard := wait(list(waiting), patience_s)):
         for connection in heard:
             rank = waiting.pop(connection)  # type: ignore[call-overload]
-            ready[rank.rank] = rank.receive_ready()
-            if ready[rank.rank].error:
-                patience_s = END_GRACE_S
+            try:
+                ready[rank.rank] = rank.receive_ready()
+            except EngineDiedError as error:
+                death, patience_s = death or error, END_GRACE_S
+            else:
+                patience_s = END_GRACE_S if ready[rank.rank].error else patience_s
+    if death is not None and not any(one.error for one in ready.values()):
+        raise death
     return [ready[number] for number in sorted(ready)]
 
 

@@ -36,7 +36,10 @@ def plan(folder_uri: str, source: str, output: str) -> Said:
 
     work = inspect(job_of(folder_uri, source, output)).resolve(run=2)
     last = Finalized.read(work.folder)
-    shards = list(work.shards) if last is None else last.unsettled_shards(work.folder, work.shards, work.wanted)
+    shards = list(work.shards)
+    if last is not None:
+        absent = {shard: of_shard.sha256 for shard, of_shard in work.absent.items()}
+        shards = last.unsettled_shards(work.folder, work.shards, work.wanted, absent)
     return {"new images": work.num_new_images, "unsettled shards": len(shards), "pending": _has_pending(work, shards)}
 
 
@@ -50,7 +53,7 @@ def list_pending(folder_uri: str, source: str, output: str) -> Said:
 def tell_status(folder_uri: str, source: str, output: str) -> Said:
     from pipeline.status import status
 
-    found = status(job_of(folder_uri, source, output).output)
+    found = status(job_of(folder_uri, source, output).output.uri)
     return {"images": found.num_images, "pending pairs": found.num_pending}
 
 
@@ -71,7 +74,7 @@ def run(folder_uri: str, source: str, output: str) -> Said:
 def verify_output(folder_uri: str, source: str, output: str) -> Said:
     from pipeline.verify import verify
 
-    found = verify(job_of(folder_uri, source, output).output)
+    found = verify(job_of(folder_uri, source, output).output.uri)
     return {"images": found.num_images, "rows": sum(found.num_rows.values()), "problems": found.num_problems}
 
 

@@ -99,7 +99,7 @@ def test_memory_of_finding_new_rows_does_not_grow_with_the_shards(outputs):
 
 
 def test_memory_of_the_status_does_not_grow_with_the_shards(outputs):
-    few, many = peaks(outputs, lambda job: status(job.output))
+    few, many = peaks(outputs, lambda job: status(job.output.uri))
     assert many < 1.2 * few
 
 
@@ -109,7 +109,7 @@ def test_memory_of_verify_grows_by_the_ids_of_images_and_by_nothing_else(outputs
     monkeypatch.setattr(table_walk, "WINDOW_ROWS", ROWS_PER_SHARD // 4)
 
     def check(job):
-        assert verify(job.output).problems == []
+        assert verify(job.output.uri).problems == []
 
     few, many = peaks(outputs, check)
     assert many - few < (MANY - FEW) * ROWS_PER_SHARD * MAX_ID_BYTES

@@ -96,7 +96,7 @@ def test_checkpoint_that_cannot_be_loaded_is_one_sentence_and_leaves_no_process(
     )
     shard = sorted({*index["weight_map"].values()})[0] if index else checkpoint.SINGLE_FILE
     (tmp_path / shard).write_bytes(b"damaged")
-    with pytest.raises(ValueError, match=r"rank 0: .*cannot be read"):
+    with pytest.raises(ValueError, match=r"rank [01]: .*cannot be read"):
         Engine.load(tmp_path, config=EngineConfig(expert_ranks=2))
 
 

@@ -17,7 +17,7 @@ from pipeline.prepare import TileImage
 from pipeline.recipes import make_recipes
 from schemas.errors import ErrorKind, RowError
 from schemas.job import EngineSpec, RecipeSpec
-from schemas.rows import CARRIED_COLUMN, ROW_COLUMN, TILES_COLUMN, ImageRow, Turn, rows_of, to_columns
+from schemas.rows import CARRIED_COLUMN, ENGINE_COLUMN, ROW_COLUMN, TILES_COLUMN, ImageRow, Turn, rows_of, to_columns
 from tests.pipeline.asked import put_recipe
 from tests.pipeline.pictures import encode, four_corners
 from tests.pipeline.rows import one_image_row
@@ -81,7 +81,7 @@ async def collected(stage, block):
 
 def label(stage, *rows: ImageRow, picture: Image.Image | None = None) -> list[ImageRow]:
     (block,) = asyncio.run(collected(stage, tiled(*rows, picture=picture)))
-    assert set(block) == {ROW_COLUMN, CARRIED_COLUMN}
+    assert set(block) == {ROW_COLUMN, CARRIED_COLUMN, ENGINE_COLUMN}
     return rows_of(block)
 
 

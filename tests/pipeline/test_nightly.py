@@ -56,12 +56,13 @@ class Nights:
         Path(uri).rename(aside)
         return lambda: aside.rename(uri)
 
-    def label(self, work, shards, lease, counts, on_progress) -> None:
+    def label(self, work, shards, lease, progress, deadline, on_progress) -> str:
         """In the place of the cluster."""
         for row in pending(work):
             name = row.image_uri.rpartition("/")[2]
             self.labelled.append(name)
-            counts.add({key: value[0] for key, value in commit(work, labelled(work, row)).items()})
+            progress.add({key: value[0] for key, value in commit(work, labelled(work, row)).items()})
+        return ""
 
     @property
     def versions(self) -> list[str]:

@@ -16,6 +16,7 @@ import ray
 import yaml
 from PIL import Image
 
+from model.nano.scenes import World, render_scene, scene_seed
 from pipeline.progress import Progress
 from pipeline.recipes import load_recipe
 from pipeline.run import run_job
@@ -57,6 +58,7 @@ GOOD = {
     "small/one-pixel.png": encode(Image.new("RGB", (1, 1), "red"), "PNG"),
     "small/pages.tiff": encode(four_corners(), "TIFF"),
     "turned.jpg": turned(),
+    "words.png": encode(render_scene(scene_seed(4000, 2), World(page_share=1.0)).image, "PNG"),
 }
 BROKEN = {
     "cut.png": (encode(four_corners(), "PNG")[:60], "truncated"),

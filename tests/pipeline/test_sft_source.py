@@ -483,8 +483,8 @@ class TestIdentity:
         put_lines(tmp_path, *samples, {"image": "a.jpg", "ask": "4?"})
         second = resolve(job_of({"uri": uri}, tmp_path / "out", ocr))
         assert second.num_new_images == 2
-        assert self.places(second) == ["1", "2", "3", "4", "5", "3", "6"]
-        assert [row.sample_id for row in pending(second)][:5] == ids
+        assert self.places(second) == ["1", "2", "4", "5", "3", "6"], "what was in the third line is not there any more"
+        assert [row.sample_id for row in pending(second)][:4] == [*ids[:2], *ids[3:]]
 
     def test_same_sample_twice_in_a_file_is_two_rows(self, tmp_path):
         uri = put_lines(tmp_path, {"image": "a"}, {"image": "a"})

@@ -134,7 +134,7 @@ ALL_SPECS = sorted(set(specs_below(JobSpec)), key=lambda spec: spec.__name__)
 @pytest.mark.parametrize("spec", ALL_SPECS, ids=lambda spec: spec.__name__)
 def test_every_key_is_described(spec: type[BaseModel]):
     assert [name for name, field in spec.model_fields.items() if not field.description] == []
-    assert len(ALL_SPECS) == 7
+    assert len(ALL_SPECS) == 8
 
 
 def test_a_spec_cannot_be_changed():
@@ -168,7 +168,7 @@ class TestProblems:
         [
             pytest.param({"name": "2024"}, "name", "must be text, got 2024; put it in quotes", id="number for a name"),
             pytest.param({"name": "'../up'"}, "name", "letter or digit", id="name with a slash"),
-            pytest.param({"output": "' '"}, "output", "must not be empty", id="blank output"),
+            pytest.param({"output": "' '"}, "output.uri", "must not be empty", id="blank output"),
             pytest.param({"source": "{uri: x, format: csv}"}, "source.format", "got 'csv'", id="unknown format"),
             pytest.param({"recipes": "[]"}, "recipes", "at least one recipe", id="no recipes"),
             pytest.param({"recipes": "ocr"}, "recipes", "must be a list, got 'ocr'", id="recipes as text"),
@@ -288,12 +288,12 @@ class TestCredentials:
             pytest.param({"source": "{uri: x, aws_secret_access_key: SECRET}"}, "source.aws_secret_access_key"),
             pytest.param({"source": "{uri: x, endpoint_url: SECRET}"}, "source.endpoint_url", id="endpoint"),
             pytest.param({"source": "{uri: x, token: SECRET}"}, "source.token", id="token"),
-            pytest.param({"output": "{uri: x, secret: SECRET}"}, "output", id="output as a mapping"),
+            pytest.param({"output": "{uri: x, secret: SECRET}"}, "output.secret", id="secret of the output"),
             pytest.param({"source": "s3://user:SECRET@bucket/x"}, "source.uri", id="password in the source"),
             pytest.param(
                 {"source": "{uri: x, image_roots: ['s3://u:SECRET@b']}"}, "source.image_roots.0", id="in a root"
             ),
-            pytest.param({"output": "s3://AKIA:SEC/RET@bucket/x"}, "output", id="password with a slash"),
+            pytest.param({"output": "s3://AKIA:SEC/RET@bucket/x"}, "output.uri", id="password with a slash"),
             pytest.param({"checkpoint": "https://u:SECRET@host:80/x"}, "checkpoint", id="password in the checkpoint"),
         ],
     )
@@ -411,7 +411,7 @@ class TestOverrides:
             ("recipes.ocr.max_new_tokens=5", lambda job: job.recipes[0].max_new_tokens == 5),
             ("recipes=[caption]", lambda job: job.recipes == (RecipeSpec(name="caption"),)),
             ("recipes.0=caption", lambda job: job.recipes == (RecipeSpec(name="caption"),)),
-            ("output=s3://bucket/a=b", lambda job: job.output == "s3://bucket/a=b"),
+            ("output=s3://bucket/a=b", lambda job: job.output.uri == "s3://bucket/a=b"),
             ("checkpoint= 'a folder'", lambda job: job.checkpoint == "a folder"),
         ],
     )
