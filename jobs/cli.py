@@ -24,6 +24,14 @@ app = typer.Typer(
 )
 
 
+JobFile = Annotated[Path, typer.Argument(help="The job file.", metavar="JOB.yaml")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="a.b=value", help="Override a value of the job file; may be repeated."),
+]
+SummaryAsJson = Annotated[bool, typer.Option("--json", help="Print the summary as JSON on the last line.")]
+
+
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the dataset; replaced if an earlier demo made it.")] = Path(
@@ -34,7 +42,7 @@ def demo(
         int | None, typer.Option(min=1, help="Draw so many scenes, ask all questions about them, and print scores.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of those scenes; nano was trained on 1 and 2.")] = 5000,
-    json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON on the last line.")] = False,
+    json: SummaryAsJson = False,
 ) -> None:
     """Label a few dozen images end to end: from an S3 store on this machine, through Ray, to Parquet."""
     from jobs.demo import run_demo
@@ -46,13 +54,10 @@ def demo(
 
 @app.command()
 def run(
-    job: Annotated[Path, typer.Argument(help="The job file.", metavar="JOB.yaml")],
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="a.b=value", help="Override a value of the job file; may be repeated."),
-    ] = None,
+    job: JobFile,
+    set_: Overrides = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Label at most this many images of the source.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON on the last line.")] = False,
+    json: SummaryAsJson = False,
 ) -> None:
     """Run a job: label every image of its source that has no labels yet, and write the dataset."""
     from jobs.run import run_file
@@ -62,14 +67,11 @@ def run(
 
 @app.command()
 def submit(
-    job: Annotated[Path, typer.Argument(help="The job file.", metavar="JOB.yaml")],
+    job: JobFile,
     address: Annotated[
         str, typer.Option(help="URL of the cluster's dashboard, http://HOST:8265.", envvar="RAY_API_SERVER_ADDRESS")
     ],
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="a.b=value", help="Override a value of the job file; may be repeated."),
-    ] = None,
+    set_: Overrides = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Label at most this many images of the source.")] = None,
     wait: Annotated[bool, typer.Option(help="Follow the job to its end; else end when it is sent.")] = True,
 ) -> None:
@@ -82,11 +84,8 @@ def submit(
 
 @app.command()
 def manifest(
-    job: Annotated[Path, typer.Argument(help="The job file.", metavar="JOB.yaml")],
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="a.b=value", help="Override a value of the job file; may be repeated."),
-    ] = None,
+    job: JobFile,
+    set_: Overrides = None,
     schedule: Annotated[str | None, typer.Option(help='Run it again and again, such as "0 2 * * *".')] = None,
     cronjob: Annotated[
         bool, typer.Option("--cronjob", help="With --schedule: Kubernetes' own CronJob, not KubeRay's RayCronJob.")
@@ -133,11 +132,8 @@ def manifest(
 
 @app.command()
 def plan(
-    job: Annotated[Path, typer.Argument(help="The job file.", metavar="JOB.yaml")],
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="a.b=value", help="Override a value of the job file; may be repeated."),
-    ] = None,
+    job: JobFile,
+    set_: Overrides = None,
     sample: Annotated[int, typer.Option(min=1, help="Read the sizes of this many images, drawn at random.")] = 500,
     gpus: Annotated[
         int | None, typer.Option(min=1, help="Plan for a cluster with so many GPUs in each node, not this machine.")
@@ -242,7 +238,7 @@ def retry(
             "--set", metavar="a.b=value", help="Override a value of the job, e.g. limits.max_bytes=1000000000."
         ),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON on the last line.")] = False,
+    json: SummaryAsJson = False,
 ) -> None:
     """Label the images in quarantine once more, with the output's own job; the source is not listed again."""
     from jobs.retry import retry_output
@@ -268,7 +264,7 @@ def export(
         Literal["copy", "none"],
         typer.Option(help="Copy the images, upright; or name them where they are."),
     ] = "copy",
-    json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON on the last line.")] = False,
+    json: SummaryAsJson = False,
 ) -> None:
     """Write a finished job's labels and images in a form that training code reads."""
     from jobs.export import export_output
