@@ -4,7 +4,7 @@ What the command line prints is not known here; progress is handed to a callback
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -23,7 +23,7 @@ from pipeline.recipes.description import describe
 from pipeline.run_progress import RunProgress, counting
 from pipeline.stopping import stop_on_signal
 from pipeline.storage import join_uri, open_store
-from pipeline.versions import dataset_uri, point_to_latest, remove_version, version_name, version_uri
+from pipeline.versions import point_to_latest, remove_version, version_name, version_uri
 from pipeline.whole_shards import Finalized, dataset_files
 from pipeline.work import Work, inspect
 from schemas import __version__
@@ -88,10 +88,18 @@ def _run(work: Work, lease: Lease, clock: "_Clock", started_at: datetime, on_pro
     if spent and _has_pending(work, shards):
         raise _budget_spent(work, shards, spent, _this_run(work, progress, clock, started_at))
     earlier = work.folder.get_json(SUMMARY_FILE)
-    if last is not None and earlier is not None and not shards and last.dataset_is_at(dataset_uri(work.folder)):
+    if (
+        last is not None
+        and earlier is not None
+        and not shards
+        and last.dataset_is_at(version_uri(work.folder, last.version))
+    ):
         summary = earlier | _this_run(work, progress, clock, started_at)
         work.folder.put_json(SUMMARY_FILE, summary)
-        _keep(work, last)
+        if (kept := _kept(work, last.versions)) != last.versions:
+            last = replace(last, versions=kept)
+            last.write(work.folder)
+        point_to_latest(work.folder, last)
         return summary
     keeps_versions = work.job.output.keep_versions is not None
     version = version_name(work.wanted.run) if keeps_versions else None
@@ -118,6 +126,11 @@ def _run(work: Work, lease: Lease, clock: "_Clock", started_at: datetime, on_pro
     summary = _summary(work, accounts) | {"dataset": new_uri} | _this_run(work, progress, clock, started_at)
     open_store(new_uri).put(join_uri(new_uri, CARD_NAME), dataset_card(summary).encode())
     work.folder.put_json(SUMMARY_FILE, summary)
+    unnamed = sweep(
+        work.folder,
+        named={whole.commit.removesuffix(".parquet") for whole in accounts.whole_shards.values()},
+        unnamed_before=last.unnamed if last is not None else (),
+    )
     earlier_versions = last.versions if last is not None else ()
     finalized = Finalized(
         recipe_digests=work.recipe_digests,
@@ -126,25 +139,17 @@ def _run(work: Work, lease: Lease, clock: "_Clock", started_at: datetime, on_pro
         sha256=accounts.sha256,
         absent=absent,
         version=version,
-        versions=tuple(dict.fromkeys((*earlier_versions, version))) if version is not None else (),
-        unnamed=last.unnamed if last is not None else (),
+        versions=_kept(work, dict.fromkeys((*earlier_versions, version))) if version is not None else (),
+        unnamed=unnamed,
     )
     finalized.write(work.folder)
-    _keep(work, finalized, sweeping=True)
+    point_to_latest(work.folder, finalized)
     return summary
 
 
-def _keep(work: Work, finalized: Finalized, *, sweeping: bool = False) -> None:
-    """Of versions as many as the job keeps, and of what lies below `_run` what is still of use."""
-    unnamed = finalized.unnamed
-    if sweeping:
-        named = {whole.commit.removesuffix(".parquet") for whole in finalized.shards.values()}
-        unnamed = sweep(work.folder, named=named, unnamed_before=unnamed)
-    versions = finalized.versions[-(work.job.output.keep_versions or 1) :]
-    if (versions, unnamed) != (finalized.versions, finalized.unnamed):
-        finalized = replace(finalized, versions=versions, unnamed=unnamed)
-        finalized.write(work.folder)
-    point_to_latest(work.folder, finalized)
+def _kept(work: Work, versions: Iterable[str]) -> tuple[str, ...]:
+    """The newest, as many as the job keeps."""
+    return tuple(versions)[-(work.job.output.keep_versions or 1) :]
 
 
 def _label(
