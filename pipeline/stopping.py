@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from types import FrameType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_REPEAT_S = 1.0
+"""A signal that arrives between two bytecodes, just before the block enters a wait, does not end that wait."""
 
 
 class Stopping:
@@ -19,6 +21,8 @@ class Stopping:
     def __init__(self) -> None:
         self.requested = threading.Event()
         self.over = threading.Event()
+        self.interrupted = threading.Event()
+        """KeyboardInterrupt was raised in the block."""
         self.time_is_up = False
         """The block was ended because its grace period is over."""
 
@@ -31,7 +35,10 @@ def stop_on_signal(on_stop: Callable[[], None], *, grace_s: float) -> Iterator[S
     in_main_thread = threading.current_thread() is threading.main_thread()
 
     def handle(signum: int, frame: FrameType | None) -> None:
+        if stopping.over.is_set():
+            return
         if stopping.requested.is_set() or stopping.time_is_up:
+            stopping.interrupted.set()
             raise KeyboardInterrupt
         stopping.requested.set()
 
@@ -43,11 +50,12 @@ def stop_on_signal(on_stop: Callable[[], None], *, grace_s: float) -> Iterator[S
     try:
         yield stopping
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
         stopping.over.set()
         stopping.requested.set()  # lets the watcher go
         watcher.join()
+        # Not before the watcher has ended: a signal of its own would end the process.
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _watch(stopping: Stopping, on_stop: Callable[[], None], grace_s: float | None) -> None:
@@ -60,5 +68,7 @@ def _watch(stopping: Stopping, on_stop: Callable[[], None], grace_s: float | Non
         grace_s = None if grace_s is None else 0
     if grace_s is not None and not stopping.over.wait(grace_s):
         stopping.time_is_up = True
-        # To the main thread: a signal that another one takes does not wake it from a wait.
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+        while not (stopping.over.is_set() or stopping.interrupted.is_set()):
+            # To the main thread: a signal that another one takes does not wake it from a wait.
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+            stopping.interrupted.wait(_REPEAT_S)

@@ -39,6 +39,21 @@ def test_end_of_the_grace_period_ends_the_block():
         block_until(0.05, signal.SIGTERM)
 
 
+def test_end_of_the_grace_period_is_said_again_to_a_block_that_missed_it(monkeypatch):
+    sent = []
+    truly_send = signal.pthread_kill
+
+    def lose_the_first(thread: int, signum: int) -> None:
+        sent.append(signum)
+        if len(sent) > 1:
+            truly_send(thread, signum)
+
+    monkeypatch.setattr(signal, "pthread_kill", lose_the_first)
+    with pytest.raises(KeyboardInterrupt):
+        block_until(0.05, signal.SIGTERM)
+    assert sent == [signal.SIGTERM, signal.SIGTERM]
+
+
 def test_workers_that_cannot_be_told_are_not_waited_for():
     def fail() -> None:
         raise OSError("no cluster")
