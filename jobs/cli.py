@@ -106,6 +106,10 @@ def manifest(
     env: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="Of all pods, nothing secret; may be repeated.")
     ] = None,
+    volume: Annotated[
+        list[str] | None,
+        typer.Option(metavar="CLAIM:/FOLDER", help="Mount a PersistentVolumeClaim in all pods; may be repeated."),
+    ] = None,
 ) -> None:
     """Print what runs a job on Kubernetes with KubeRay: once, or on a schedule."""
     from jobs.manifest import print_manifest
@@ -115,6 +119,7 @@ def manifest(
         overrides=set_ or [],
         cron_job=cronjob,
         env=env or [],
+        volumes=volume or [],
         image=image,
         gpus={"num_nodes": gpu_nodes, "gpus_per_node": gpus_per_node, "gpu_memory_gb": gpu_memory_gb},
         tiling={"tile_nodes": tile_nodes, "tile_cpus_per_node": tile_cpus},

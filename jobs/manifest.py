@@ -1,9 +1,10 @@
 """`labelmill manifest`: a job file -> the Kubernetes documents that run it, as YAML on stdout."""
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import typer
@@ -11,13 +12,18 @@ import yaml
 
 from jobs.exit_codes import EXIT_DONE
 from jobs.job_file import in_folder_of, read_job
+from jobs.kubernetes.ray_cluster import CACHE_FOLDER
+from jobs.kubernetes.run_script import JOB_FOLDER, SCRIPT_FOLDER
 from jobs.kubernetes.settings import ManifestSettings
 from jobs.submit import run_command, stop_wait_s
 from jobs.working_directory import check_locations, named_files
 from schemas import __version__
 
 _CREDENTIAL = re.compile(r"SECRET|PASSWORD|TOKEN|CREDENTIAL|ACCESS_KEY|API_?KEY|PRIVATE", re.IGNORECASE)
+_CLAIM = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 _CRON = re.compile(r"@(yearly|annually|monthly|weekly|daily|midnight|hourly)|\S+( +\S+){4}")
+
+_FOLDERS_OF_ITS_OWN = (CACHE_FOLDER, JOB_FOLDER, SCRIPT_FOLDER)
 
 
 def print_manifest(
@@ -26,6 +32,7 @@ def print_manifest(
     overrides: Sequence[str],
     cron_job: bool,
     env: Sequence[str],
+    volumes: Sequence[str],
     image: str | None,
     gpus: Mapping[str, Any],
     tiling: Mapping[str, Any],
@@ -35,6 +42,7 @@ def print_manifest(
     Args:
         cron_job: a CronJob of Kubernetes' own, instead of KubeRay's RayCronJob.
         env: `NAME=VALUE`.
+        volumes: `CLAIM:/FOLDER`.
         gpus, tiling: as `pipeline.node_sizes` takes them.
         settings: of `ManifestSettings`.
 
@@ -43,12 +51,16 @@ def print_manifest(
     schedule, queue = settings["schedule"], settings["queue"]
     _check_schedule(schedule, cron_job=cron_job, queue=queue)
     chosen = ManifestSettings(
-        image=image or f"labelmill:{__version__}-cuda", ray_version=version("ray"), env=_parsed(env), **settings
+        image=image or f"labelmill:{__version__}-cuda",
+        ray_version=version("ray"),
+        env=_parsed(env),
+        volumes=_claims(volumes),
+        **settings,
     )
     with in_folder_of(path) as job_file:
         job = read_job(Path(job_file), overrides)
         names = named_files(job_file, job)
-        check_locations(job, names)
+        check_locations(job, names, mounted=list(chosen.volumes))
         files = {name: Path(name).read_text(encoding="utf-8-sig") for name in names}
     from jobs.kubernetes.documents import JobDocuments  # not at the top: a typo is told before torch is imported
     from pipeline.node_sizes import GpuNodes, cluster_sizes
@@ -109,3 +121,20 @@ def _parsed(env: Sequence[str]) -> dict[str, str]:
             )
         parsed[name] = value
     return parsed
+
+
+def _claims(volumes: Sequence[str]) -> dict[str, str]:
+    """Folders and the claims that are mounted there."""
+    claims: dict[str, str] = {}
+    for pair in volumes:
+        claim, _, folder = pair.partition(":")
+        folder = os.path.normpath(folder) if folder else ""
+        if not _CLAIM.fullmatch(claim) or not folder.startswith("/") or folder == "/" or ":" in folder:
+            raise typer.BadParameter(f"--volume has the form CLAIM:/FOLDER, got {pair!r}")
+        for other in (*claims, *_FOLDERS_OF_ITS_OWN):
+            if PurePosixPath(folder).is_relative_to(other) or PurePosixPath(other).is_relative_to(folder):
+                raise typer.BadParameter(
+                    f"--volume {pair} and {other} lie in each other: give each a folder of its own"
+                )
+        claims[folder] = claim
+    return claims

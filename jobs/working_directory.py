@@ -42,11 +42,15 @@ def pack(folder: Path, names: Sequence[str], archive: Path) -> None:
             package.writestr(entry, (folder / name).read_bytes())
 
 
-def check_locations(job: JobSpec, names: Sequence[str]) -> None:
+def check_locations(job: JobSpec, names: Sequence[str], *, mounted: Sequence[str] | None = None) -> None:
     """Raises ValueError for a place that no machine of a cluster would find: a relative one that is not sent along.
     The working folder must be the job's.
 
     An output must not be relative at all: each machine has a copy of the working folder, and Ray removes it.
+
+    Args:
+        mounted: where machines are pods, the folders that outlast them; None where machines have disks of their own.
+            Images and output must lie in these. A checkpoint may be part of the pods' image.
     """
     source = job.source
     read = {
@@ -61,6 +65,21 @@ def check_locations(job: JobSpec, names: Sequence[str]) -> None:
                 raise ValueError(_elsewhere(key, location, "no file that is sent along lies there"))
     if _is_relative(job.output.uri):
         raise ValueError(_elsewhere("output", job.output.uri, "what is written there goes with the cluster"))
+    if mounted is not None:
+        for key, locations in {**read, "output": [job.output.uri]}.items():
+            for location in locations if key != "checkpoint" else []:
+                _check_is_mounted(key, location, mounted)
+
+
+def _check_is_mounted(key: str, location: str, mounted: Sequence[str]) -> None:
+    if "://" in location or _is_relative(location):
+        return
+    path = PurePosixPath(os.path.normpath(location))
+    if not any(path.is_relative_to(folder) for folder in mounted):
+        raise ValueError(
+            f"{key} is {location}, a folder of this machine that no pod has: give an s3:// URI, or mount a claim "
+            f"there, such as --volume CLAIM:{path if key == 'output' else path.parent}"
+        )
 
 
 def _elsewhere(key: str, location: str, why: str) -> str:

@@ -102,7 +102,10 @@ class _Pods:
             "env": [{"name": key, "value": value} for key, value in self._env().items()],
             "envFrom": [{"secretRef": {"name": self._settings.secret}}] if self._settings.secret else [],
             "resources": _resources(size),
-            "volumeMounts": [{"name": "cache", "mountPath": CACHE_FOLDER}],
+            "volumeMounts": [
+                {"name": "cache", "mountPath": CACHE_FOLDER},
+                *({"name": _volume_name(claim), "mountPath": path} for path, claim in self._settings.volumes.items()),
+            ],
             "lifecycle": {"preStop": {"exec": {"command": pre_stop}}},
             "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
         }
@@ -111,7 +114,13 @@ class _Pods:
             "terminationGracePeriodSeconds": self._stop_wait_s,
             "securityContext": {"runAsNonRoot": True, "runAsUser": 1000, "fsGroup": 1000},
             "containers": [container],
-            "volumes": [{"name": "cache", "emptyDir": {"sizeLimit": f"{size.disk_gb}G"}}],
+            "volumes": [
+                {"name": "cache", "emptyDir": {"sizeLimit": f"{size.disk_gb}G"}},
+                *(
+                    {"name": _volume_name(claim), "persistentVolumeClaim": {"claimName": claim}}
+                    for claim in dict.fromkeys(self._settings.volumes.values())
+                ),
+            ],
         }
         return {"spec": spec}
 
@@ -122,6 +131,11 @@ class _Pods:
             "RAY_USAGE_STATS_ENABLED": "0",
             **self._settings.env,
         }
+
+
+def _volume_name(claim: str) -> str:
+    """Of a pod's volumes, which has 63 characters and no dots, where a claim's may have more."""
+    return f"claim-{claim.replace('.', '-')}"[:63].rstrip("-")
 
 
 def _resources(size: NodeSize) -> Document:

@@ -23,6 +23,8 @@ class ManifestSettings:
     """Of every pod; nothing secret."""
     secret: str | None = None
     """A Secret that is there, whose entries are environment of every pod: for stores that know no service accounts."""
+    volumes: Mapping[str, str] = field(default_factory=dict)
+    """A folder of every pod, absolute -> the PersistentVolumeClaim that is mounted there; many pods write to it."""
     schedule: str | None = None
     """In cron's five fields."""
     time_zone: str | None = None

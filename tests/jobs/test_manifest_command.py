@@ -13,6 +13,7 @@ import yaml
 
 from jobs.kubernetes.names import MAX_LENGTH, resource_name
 from jobs.kubernetes.run_script import JOB_FOLDER, PID_FILE, run_script, stop_run
+from model import checkpoint_files
 from tests.command import Finished, assert_one_clear_line, labelmill_here, write_job
 from tests.kubernetes_schemas import errors, pod_template_validator, validator
 
@@ -129,6 +130,22 @@ def test_secret_is_named_and_not_read(tmp_path: Path):
     assert errors(validator("RayJob"), ray_job) == []
 
 
+def test_volume_is_mounted_in_every_pod_and_takes_the_output(tmp_path: Path):
+    job = job_in(tmp_path, source="/data/photos/in", output="/data/labels")
+    ray_job = of_kind(manifest(job, "--volume", "shared.claim:/data", "--volume", "other:/more"), "RayJob")
+    for group in groups_of(ray_job).values():
+        mounts = {one["name"]: one["mountPath"] for one in container_of(group)["volumeMounts"]}
+        volumes = {one["name"]: one.get("persistentVolumeClaim") for one in group["template"]["spec"]["volumes"]}
+        assert (mounts["claim-shared-claim"], mounts["claim-other"]) == ("/data", "/more")
+        assert volumes["claim-shared-claim"] == {"claimName": "shared.claim"}
+    assert errors(validator("RayJob"), ray_job) == []
+
+
+def test_checkpoint_may_be_part_of_the_pods_image(tmp_path: Path):
+    folder = Path(checkpoint_files.NANO_FOLDER)
+    assert of_kind(manifest(job_in(tmp_path, checkpoint=str(folder))), "RayJob")
+
+
 def test_job_that_labels_on_cpus_needs_no_gpus(tmp_path: Path):
     ray_job = of_kind(manifest(job_in(tmp_path, engine={"device": "cpu"})), "RayJob")
     assert set(groups_of(ray_job)) == {"head", "tiling"}
@@ -189,6 +206,13 @@ def test_recipe_files_of_the_users_own_travel_with_the_job(tmp_path: Path):
         ({"source": "photos"}, [], 1, ["source.uri is photos"]),
         ({}, ["--env", "AWS_SECRET_ACCESS_KEY=x"], 2, ["AWS_SECRET_ACCESS_KEY", "service account"]),
         ({}, ["--env", "novalue"], 2, ["NAME=VALUE"]),
+        ({"source": "/home/me/in"}, [], 1, ["source.uri is /home/me/in", "--volume CLAIM:/home/me"]),
+        ({"output": "/home/me/out"}, [], 1, ["output is /home/me/out", "--volume CLAIM:/home/me/out"]),
+        ({"output": "/data-of-mine/out"}, ["--volume", "c:/data"], 1, ["output is /data-of-mine/out"]),
+        ({}, ["--volume", "/data"], 2, ["CLAIM:/FOLDER"]),
+        ({}, ["--volume", "claim:data"], 2, ["CLAIM:/FOLDER"]),
+        ({}, ["--volume", "c:/data", "--volume", "d:/data/in"], 2, ["lie in each other"]),
+        ({}, ["--volume", "c:/etc"], 2, ["lie in each other", "/etc/labelmill"]),
         ({}, ["--cronjob"], 2, ["--schedule"]),
         ({}, ["--schedule", "every night"], 2, ["five fields"]),
         ({}, [*NIGHTLY, "--queue", "gpus"], 2, ["--cronjob"]),
@@ -197,7 +221,11 @@ def test_recipe_files_of_the_users_own_travel_with_the_job(tmp_path: Path):
         ({"recipes": ["capshun"]}, [], 2, ["caption"]),
         ({"recipes": [{"name": "qa", "questions": ["?" * 1_100_000]}]}, [], 1, ["config map"]),
     ],
-    ids=["relative source", "credential", "env", "cronjob", "schedule", "queue", "ranks", "memory", "typo", "size"],
+    ids=[
+        *("relative source", "credential", "env", "local source", "local output", "beside the volume"),
+        *("no folder", "relative folder", "nested volumes", "folder in use"),
+        *("cronjob", "schedule", "queue", "ranks", "memory", "typo", "size"),
+    ],
 )
 def test_mistakes_are_told_in_one_line_and_nothing_is_printed(tmp_path, values, options, code, fragments):
     done = labelmill_here("manifest", job_in(tmp_path, **values), *options)
