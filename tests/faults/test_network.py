@@ -18,7 +18,8 @@ from tests.faults.namespaces import GCS_PORT, machines, store_at, why_not
 
 pytestmark = pytest.mark.faults
 
-NUM_IMAGES = 160
+NUM_IMAGES = 400
+"""So many that the job still runs when Ray has given up the lost machine and the joining one has started its ranks."""
 RANK_TITLE = r".*-m model\.rank_process .*"
 REASON = why_not()
 
@@ -78,6 +79,10 @@ def test_job_goes_on_when_the_cable_of_a_machine_is_pulled_and_another_joins(tmp
         address = f"{head.address}:{GCS_PORT}"
         cluster = {
             "RAY_AUTH_MODE": "disabled",
+            "RAY_health_check_initial_delay_ms": "2000",
+            "RAY_health_check_period_ms": "1000",
+            "RAY_health_check_timeout_ms": "2000",
+            "RAY_health_check_failure_threshold": "3",
             "AWS_ENDPOINT_URL": endpoint,
             "AWS_ACCESS_KEY_ID": "testing",
             "AWS_SECRET_ACCESS_KEY": "testing",
