@@ -127,8 +127,9 @@ def test_night_after_ten_images_were_added_and_one_was_changed_labels_eleven(nig
     assert verify(nights.output).problems == []
 
 
-def test_twenty_nights_leave_three_versions_and_nothing_that_nobody_names(nights: Nights):
-    for night in range(20):
+def test_many_nights_leave_three_versions_and_nothing_that_nobody_names(nights: Nights):
+    on_s3 = nights.output.startswith("s3://")
+    for night in range(7 if on_s3 else 20):  # a night on S3 takes ten times as long; the seventh has seen every case
         if night % 4 != 3:
             nights.put(f"night-{night:02d}.jpg")
         if night % 5 == 4:
