@@ -17,6 +17,7 @@ FIGURES = {
 SMALLEST_RUN = ("--device", "cpu", "--batch", 1, "--output-tokens", 12, "--repeats", 1)
 
 
+@pytest.mark.e2e
 def test_nano_is_measured_with_every_figure_beside_its_roofline(tmp_path: Path):
     done = labelmill_here("bench", *SMALLEST_RUN, "--json", tmp_path / "bench.json", "--profile", tmp_path / "profile")
     assert done.code == 0, done

@@ -89,6 +89,7 @@ def test_same_job_passes_on_a_store_that_is_not_moto(tmp_path: Path, monkeypatch
         assert_verifies(output)
 
 
+@pytest.mark.e2e
 def test_interrupted_run_goes_on_when_run_again_and_reports_too_much_in_quarantine(tmp_path: Path):
     """Ctrl-C, after which what is under way is committed; two SIGTERMs, after which it is not; then a run to the end.
     It has more broken files than the job allows."""
@@ -132,6 +133,7 @@ def test_interrupted_run_goes_on_when_run_again_and_reports_too_much_in_quaranti
     assert_verifies(str(output))
 
 
+@pytest.mark.e2e
 def test_run_with_a_budget_stops_is_watched_from_elsewhere_and_is_finished_by_the_next_one(tmp_path: Path):
     """Four of six images, then the rest."""
     put_pictures(str(tmp_path / "in"), num_broken=0)
@@ -203,6 +205,7 @@ def test_label_prints_what_a_run_writes(tmp_path: Path):
     assert "question: How many?" in plain.stdout
 
 
+@pytest.mark.e2e
 def test_demo_ends_with_a_dataset_that_opens(tmp_path: Path):
     """From drawn scenes through an S3 server on loopback; four files are broken on purpose."""
     done = labelmill("demo", "--json", cwd=tmp_path)
