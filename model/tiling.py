@@ -1,4 +1,4 @@
-"""An image -> one global view and a grid of local tiles, as uint8 (numpy and PIL only, no torch).
+"""An image -> one global view and a grid of local tiles, as uint8 (numpy, PIL and our C only, no torch).
 
 Knows nothing of tokens or tensors: normalisation happens on the device that runs the vision encoder.
 """
@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
+
+from model.resample import Place, scale_onto
 
 PAD_LEVEL = 127
 """int(0.5 * 255): the grey that fills what the picture leaves free; 127, not 127.5, as the reference truncates."""
@@ -64,11 +66,16 @@ def tile_image(image: Image.Image, candidates: Sequence[Resolution], *, dynamic:
         raise ValueError(f"an image of {image.width}x{image.height} px has nothing to tile")
     size = candidates[0][0]
     width, height = select_resolution(image.width, image.height, candidates) if dynamic else (size, size)
-    global_view = _fit(image, size, size)
-    mosaic = global_view if (width, height) == (size, size) else _fit(image, width, height)
+    if width % size or height % size:
+        raise ValueError(f"a resolution of {width}x{height} px is not made of tiles of {size} px")
     tiles_wide, tiles_high = width // size, height // size
-    local = mosaic.reshape(tiles_high, size, tiles_wide, size, 3).swapaxes(1, 2).reshape(-1, size, size, 3)
-    return TiledImage(tiles=np.concatenate([global_view[None], local]), grid=(tiles_wide, tiles_high))
+    tiles = np.empty((1 + tiles_wide * tiles_high, size, size, 3), dtype=np.uint8)
+    _fit(image, tiles[:1], 1, size, size)
+    if (tiles_wide, tiles_high) == (1, 1):
+        tiles[1] = tiles[0]
+    else:
+        _fit(image, tiles[1:], tiles_wide, width, height)
+    return TiledImage(tiles=tiles, grid=(tiles_wide, tiles_high))
 
 
 def fitted(image_width: int, image_height: int, width: int, height: int) -> tuple[int, int, int, int]:
@@ -82,16 +89,13 @@ def fitted(image_width: int, image_height: int, width: int, height: int) -> tupl
     return round((width - inner_width) * 0.5), round((height - inner_height) * 0.5), inner_width, inner_height
 
 
-def _fit(image: Image.Image, width: int, height: int) -> np.ndarray:
-    """The image scaled to fit (bicubic, aspect kept) and centred on grey; uint8 [height, width, 3].
+def _fit(image: Image.Image, tiles_NSS3: np.ndarray, tiles_wide: int, width: int, height: int) -> None:
+    """The image scaled to fit a mosaic of tiles (bicubic, aspect kept) and centred on grey.
 
     Rounding is PIL.ImageOps.pad's, which the reference uses: sides and offsets go to the even neighbour at .5. It is
     not called itself because it refuses images so thin that a side rounds to 0.
     """
     left, top, inner_width, inner_height = fitted(image.width, image.height, width, height)
-    scaled = np.asarray(image.resize((inner_width, inner_height), Image.Resampling.BICUBIC))
-    if (inner_width, inner_height) == (width, height):
-        return scaled
-    canvas = np.full((height, width, 3), PAD_LEVEL, dtype=np.uint8)
-    canvas[top : top + inner_height, left : left + inner_width] = scaled
-    return canvas
+    if (inner_width, inner_height) != (width, height):
+        tiles_NSS3.fill(PAD_LEVEL)
+    scale_onto(tiles_NSS3, tiles_wide, image, Place(left=left, top=top, width=inner_width, height=inner_height))

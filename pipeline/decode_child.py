@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import AvifImagePlugin, Image
 
+from model import resample
 from model.tiling import Resolution, TiledImage, select_resolution, tile_image
 from pipeline.child_program import receive_exactly, send_fields, serve
 from pipeline.decode import decode_image, upright_size
@@ -122,7 +123,8 @@ def run(prepare: Prepare = prepare_image) -> None:
     fields = json.loads(sys.argv[1])
     resolutions = tuple((width, height) for width, height in fields.pop("candidate_resolutions"))
     settings = DecodeSettings(candidate_resolutions=resolutions, **fields)
-    Image.init()  # loads the decoders' libraries, while files can be opened
+    Image.init()  # loads the decoders' libraries, while files can be opened; and the one that scales
+    resample.native()
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # else one for each core, each with its own stack and arena
 
     def reply(channel: socket.socket, request: _Request) -> None:
