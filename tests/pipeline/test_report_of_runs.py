@@ -1,7 +1,10 @@
 """The report of unfinished runs and of images that are gone; apart from Chromium, whose driver holds the event loop."""
 
+import re
+
 from pipeline.commits import QUARANTINED
 from pipeline.lease import hold_lease
+from pipeline.ledger import RunFolder
 from pipeline.report.page import write_report
 from pipeline.storage import canonical_uri
 from tests.pipeline.exported import ended, finished_output, label, put_pictures
@@ -34,3 +37,22 @@ def test_image_that_is_gone_is_a_placeholder_with_the_reason(tmp_path):
     written = write_report(output, out=canonical_uri(str(tmp_path / "page.html")))
     assert (written.num_cards, written.num_without_picture) == (2, 1)
     assert "tall.png: no such file" in (tmp_path / "page.html").read_text()
+
+
+def test_expert_load_is_drawn_for_each_layer_or_said_to_be_unknown(tmp_path):
+    source = put_pictures(tmp_path / "in", ["tall.png"])
+    output = finished_output(source, tmp_path / "out", lambda row: [label("captions", caption="Red.", style="plain")])
+    ended(output, "captions")
+    folder, written = RunFolder(canonical_uri(output)), tmp_path / "page.html"
+    write_report(output, out=canonical_uri(str(written)))
+    charts = re.findall(r"<figcaption>([^<]*)</figcaption>(.*?)</figure>", written.read_text(), re.DOTALL)
+    drawn = dict(charts)["Expert load, busiest over mean"]
+    assert re.findall(r'class="value">([^<]*)<', drawn) == ["1.5", "1.25"]
+    assert "was not recorded by that run" not in written.read_text()
+
+    summary = folder.get_json("summary.json")
+    del summary["this_run"]["expert_imbalance"]
+    folder.put_json("summary.json", summary)
+    write_report(output, out=canonical_uri(str(written)))
+    assert "How tokens were spread over the experts was not recorded by that run." in written.read_text()
+    assert "Expert load, busiest" not in written.read_text()
