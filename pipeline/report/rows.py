@@ -59,8 +59,14 @@ class OpenRun:
     def settled(self, shard: str) -> Settled:
         return settle(self.folder.commits(shard), self.recipe_digests)
 
-    def rows(self, shard: str, settled: Settled) -> Iterator[tuple[str, pa.Table]]:
-        """(table, rows) of one shard, without the columns that the source carried along."""
+    def rows(
+        self, shard: str, settled: Settled, *, sample_ids: pa.Array | None = None
+    ) -> Iterator[tuple[str, pa.Table]]:
+        """(table, rows) of one shard, without the columns that the source carried along.
+
+        Args:
+            sample_ids: leaves out the rows of all other samples.
+        """
         for table in ALL_TABLES:
             named = [(commit, files[table]) for commit, files in enumerate(settled.files) if table in files]
             uris = [self.folder.staged_uri(table, name) for _, name in named]
@@ -68,6 +74,8 @@ class OpenRun:
             for (commit, _), uri, encoded in zip(named, uris, encoded_files, strict=True):
                 with open_encoded(uri, encoded) as file:
                     for rows in _batches(file, table):
+                        if sample_ids is not None:
+                            rows = rows.filter(pc.is_in(rows["sample_id"], value_set=sample_ids))
                         yield table, rows.filter(_count(rows, commit, settled))
 
     def samples(self, shard: str, sample_ids: pa.Array) -> Iterator[ImageRow]:
@@ -86,5 +94,7 @@ def _batches(file: pq.ParquetFile, table: str) -> Iterator[pa.Table]:
 
 def _count(rows: pa.Table, commit: int, settled: Settled) -> pa.Array:
     """Whether the outcome of each row's pair came with this commit."""
+    if not rows.num_rows:
+        return pa.array([], pa.bool_())
     pairs = settled.find_pairs(rows["sample_id"].combine_chunks(), rows["recipe"].combine_chunks())
     return pa.array((pairs >= 0) & (np.append(settled.commits, -1)[pairs] == commit))
