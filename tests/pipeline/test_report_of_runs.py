@@ -8,7 +8,7 @@ from pipeline.ledger import RunFolder
 from pipeline.report.page import write_report
 from pipeline.storage import canonical_uri
 from tests.pipeline.exported import ended, finished_output, label, put_pictures
-from tests.pipeline.outputs import MISSING, commit, job_of, labelled, pending, resolve
+from tests.pipeline.outputs import BUSY, MISSING, commit, job_of, labelled, pending, resolve
 
 
 def test_run_that_goes_on_is_told_from_its_commits_and_says_so(tmp_path):
@@ -25,6 +25,23 @@ def test_run_that_goes_on_is_told_from_its_commits_and_says_so(tmp_path):
     assert "seen first" in page
     assert MISSING.message in page
     assert QUARANTINED in page
+
+
+def test_only_the_outcome_that_counts_is_told_of_an_image_that_was_tried_again(tmp_path):
+    source = put_pictures(tmp_path / "in", ["tall.png", "tiny.png"])
+    job = job_of(source, tmp_path / "out", ["ocr", "caption"])
+    first = resolve(job)
+    with hold_lease(first.folder.lease_uri):
+        commit(first, *(labelled(first, row, error=BUSY) for row in pending(first)))
+        second = resolve(job, run=2)
+        again, _ = pending(second)
+        commit(second, labelled(second, again, says="seen at last"))
+        written = write_report(first.folder.output_uri, out=canonical_uri(str(tmp_path / "page.html")))
+    counts = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", (tmp_path / "page.html").read_text()))
+    assert (counts["label rows"], counts["quarantined pairs"]) == ("2", "2")
+    assert written.num_rows == 4
+    assert written.num_cards == 2
+    assert "seen at last" in (tmp_path / "page.html").read_text()
 
 
 def test_image_that_is_gone_is_a_placeholder_with_the_reason(tmp_path):
