@@ -6,7 +6,9 @@ Knows no engine but by the names of its sums.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from pipeline import expert_load
 
 if TYPE_CHECKING:
     from model.engine_stats import EngineStats
@@ -28,13 +30,17 @@ class EngineWork:
 
     def __init__(self) -> None:
         self._before = dict.fromkeys(ENGINE_SUMS, 0)
+        self._loads_before: expert_load.Loads = ()
 
-    def since_last(self, stats: EngineStats) -> dict[str, int]:
+    def since_last(self, stats: EngineStats) -> dict[str, Any]:
+        """`ENGINE_SUMS`, and as `expert_loads` what `pipeline.expert_load` adds up."""
         now = {name: int(getattr(stats, name)) for name in ENGINE_SUMS}
         # Two blocks that end together may be told in another order than they asked in: nothing is counted backwards.
         did = {name: max(0, now[name] - self._before[name]) for name in ENGINE_SUMS}
+        loads = expert_load.grown(stats.expert_loads, self._loads_before)
         self._before = {name: max(now[name], self._before[name]) for name in ENGINE_SUMS}
-        return did
+        self._loads_before = expert_load.highest(stats.expert_loads, self._loads_before)
+        return {**did, "expert_loads": loads}
 
 
 def occupancy(sums: Mapping[str, float]) -> float | None:

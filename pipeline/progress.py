@@ -39,5 +39,7 @@ class Progress:
     """Until nothing of this run is pending, at the present speed; None where nobody can tell yet."""
     timeline: Mapping[str, Sequence[float]] = field(default_factory=dict)
     """How images and output tokens grew (see `pipeline.timeline`)."""
+    expert_imbalance: Sequence[float] = ()
+    """Since the start, of each layer with experts the busiest over the mean; none before the first token."""
     note: str = ""
     """A sentence for a person, told once: why the phase takes longer than usual."""

@@ -10,7 +10,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from pipeline.engine_work import cache_use, occupancy
+from pipeline import expert_load
+from pipeline.engine_work import ENGINE_SUMS, cache_use, occupancy
 from pipeline.progress import Phase, Progress
 from pipeline.receipt import COUNTS, read_receipt
 from pipeline.storage import StorageError
@@ -32,6 +33,7 @@ class RunProgress:
         self._timeline, self._began = Timeline(_COURSE), clock()
         self._labels_by_recipe: Counter[str] = Counter()
         self._quarantined_by_kind: Counter[str] = Counter()
+        self._expert_loads: expert_load.Loads = ()
         self._num_to_label: int | None = None
 
     def begin_labeling(self) -> None:
@@ -48,8 +50,10 @@ class RunProgress:
     def add(self, receipt: Mapping[str, Any]) -> None:
         """Of one block, as the sink wrote it."""
         found = read_receipt(receipt)
+        sums = {name: value for name, value in found["engine"].items() if name in ENGINE_SUMS}
         with self._lock:
-            self._throughput.add({**{name: found[name] for name in COUNTS}, **found["engine"]})
+            self._throughput.add({**{name: found[name] for name in COUNTS}, **sums})
+            self._expert_loads = expert_load.added(self._expert_loads, found["engine"].get("expert_loads", ()))
             self._timeline.add(self._clock() - self._began, self._throughput.sums)
             self._labels_by_recipe.update(found["labels_by_recipe"])
             self._quarantined_by_kind.update(found["quarantined_by_kind"])
@@ -81,6 +85,7 @@ class RunProgress:
                 images_per_s_since_start=since_start("num_images"),
                 output_tokens_per_s_since_start=since_start("num_output_tokens"),
                 timeline=self._timeline.as_dict(),
+                expert_imbalance=expert_load.imbalance(self._expert_loads),
                 eta_s=None if pending is None else self._throughput.eta_s("num_images", pending),
             )
 
@@ -101,6 +106,8 @@ class RunProgress:
                 "labels_by_recipe": dict(self._labels_by_recipe),
                 "quarantined_by_kind": dict(self._quarantined_by_kind.most_common()),
                 "timeline": self._timeline.as_dict(),
+                "expert_imbalance": expert_load.imbalance(self._expert_loads),
+                "expert_loads": [list(of_layer) for of_layer in self._expert_loads],
             }
 
 

@@ -1,6 +1,7 @@
 """Counts -> inline SVG whose colours are the page's own variables, so that it follows light and dark."""
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,11 +14,14 @@ MAX_BARS = 12
 _WIDTH_PX, _HEIGHT_PX = 420, 240
 
 
-def charts(facts: Facts, timeline: Mapping[str, Sequence[float]]) -> list[tuple[str, str]]:
+def charts(
+    facts: Facts, timeline: Mapping[str, Sequence[float]], expert_imbalance: Sequence[float]
+) -> list[tuple[str, str]]:
     """(title, SVG), of what there is anything of.
 
     Args:
         timeline: of the run that labelled last (see `pipeline.timeline`); empty where that is not known.
+        expert_imbalance: of the same run, see `pipeline.expert_load`.
     """
     lengths = {
         f"{2**n - 1}-{2 ** (n + 1) - 2}" if n else "0": facts.text_lengths[n]
@@ -39,7 +43,8 @@ def charts(facts: Facts, timeline: Mapping[str, Sequence[float]]) -> list[tuple[
         for title, name in (("Images per second", "num_images"), ("Output tokens per second", "num_output_tokens"))
         if name in timeline
     ]
-    return over_time + [(title, bars(counts)) for title, counts in drawn if any(counts.values())]
+    of_experts = [("Expert load, busiest over mean", by_layer(expert_imbalance))] if expert_imbalance else []
+    return over_time + of_experts + [(title, bars(counts)) for title, counts in drawn if any(counts.values())]
 
 
 def speed(elapsed_s: Sequence[float], sums: Sequence[float]) -> str:
@@ -51,6 +56,16 @@ def speed(elapsed_s: Sequence[float], sums: Sequence[float]) -> str:
             rate = (is_ - was) / (now - before)
             points += [(before / 60, rate), (now / 60, rate)]
     chart.add("", points)
+    return _svg(chart)
+
+
+def by_layer(imbalance: Sequence[float]) -> str:
+    """One bar for each layer with experts, counted from 1; its axis begins at 0, so that even experts reach 1."""
+    names = [str(layer) for layer in range(1, len(imbalance) + 1)]
+    shown = [name for name in names if int(name) % math.ceil(len(names) / MAX_BARS) == 0]
+    chart = pygal.Bar(**_config(), x_title="layer with experts", x_labels_major=shown, show_minor_x_labels=False)
+    chart.x_labels = names
+    chart.add("", [{"value": one, "label": f"layer {name}"} for name, one in zip(names, imbalance, strict=True)])
     return _svg(chart)
 
 
@@ -86,7 +101,7 @@ def _config() -> dict[str, object]:
         background="transparent",
         plot_background="transparent",
         foreground="var(--muted)",
-        foreground_strong="var(--ink)",
+        foreground_strong="var(--muted)",
         foreground_subtle="var(--line)",
         guide_stroke_color="var(--line)",
         major_guide_stroke_color="var(--line)",

@@ -1,12 +1,11 @@
 """Rows of the tables, some at a time -> what is to be said of all of them, and which samples to show.
 
-What is held does not grow with the rows: counts, and of each stratum (a recipe with a flag, an error kind) the samples
-with the lowest ids. Ids are hashes, so these are a random draw, and the same one each time.
+What is held does not grow with the rows: counts, and of each stratum (a recipe, an error kind of it, a flag of it)
+the samples with the lowest ids. Ids are hashes, so these are a random draw, and the same one each time.
 """
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import Any
@@ -32,6 +31,11 @@ MIN_LOGPROB, LOGPROB_BINS = -5.0, 20
 """Histogram of mean log-probabilities from there to 0; what is lower is in the first bin."""
 
 
+_OF_RECIPE, _OF_ERROR, _OF_FLAG = range(3)
+_Stratum = tuple[int, str, str]
+"""What kind of stratum; the error kind or flag, "" of a recipe's labels; the recipe."""
+
+
 @dataclass(kw_only=True)
 class Facts:
     """`num_samples`: how many samples of a stratum to hold."""
@@ -48,7 +52,8 @@ class Facts:
     """(sample, recipe) pairs by error kind."""
     quarantined_rows: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
     """Of each kind the first ones."""
-    _strata: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+    _strata: dict[_Stratum, list[str]] = field(default_factory=dict)
+    """Of each the ids to choose from, ascending; what comes first in their order is chosen from first."""
 
     def add(self, table: str, rows: pa.Table) -> None:
         if not rows.num_rows:
@@ -64,6 +69,10 @@ class Facts:
         in_turn = [id_ for ids in zip_longest(*(self._strata[key] for key in sorted(self._strata))) for id_ in ids]
         return list(dict.fromkeys(id_ for id_ in in_turn if id_ is not None))[: self.num_samples]
 
+    @property
+    def num_strata(self) -> int:
+        return len(self._strata)
+
     def _add_labels(self, rows: pa.Table, text_column: str) -> None:
         grids = zip(rows["tiles_wide"].to_pylist(), rows["tiles_high"].to_pylist(), strict=True)
         self.tile_grids.update(f"{wide}x{high}" for wide, high in grids)
@@ -73,22 +82,23 @@ class Facts:
         logprobs = np.clip(logprobs[np.isfinite(logprobs)], MIN_LOGPROB, 0)
         self.logprobs += np.histogram(logprobs, LOGPROB_BINS, (MIN_LOGPROB, 0))[0]
         self.finish_reasons.update(rows["finish_reason"].to_pylist())
-        flags = [tuple(of or ()) for of in rows["flags"].to_pylist()]
-        self.flags.update(flag for of in flags for flag in of)
-        strata = [(recipe, of[0] if of else "") for recipe, of in zip(rows["recipe"].to_pylist(), flags, strict=True)]
-        self._add_to_strata(strata, rows["sample_id"].to_pylist())
+        of_row = rows["flags"].combine_chunks()
+        flags = pc.list_flatten(of_row)
+        self.flags.update(flags.to_pylist())
+        self._add_to_strata(_OF_RECIPE, pa.repeat("", rows.num_rows), rows)
+        self._add_to_strata(_OF_FLAG, flags, rows.take(pc.list_parent_indices(of_row)))
 
     def _add_quarantined(self, rows: pa.Table) -> None:
-        for row in rows.to_pylist():
-            kind = row["error_kind"]
-            self.quarantined[kind] += 1
-            if len(self.quarantined_rows[kind]) < QUARANTINED_PER_KIND:
-                self.quarantined_rows[kind].append(row)
-        self._add_to_strata([("", kind) for kind in rows["error_kind"].to_pylist()], rows["sample_id"].to_pylist())
+        self.quarantined.update(rows["error_kind"].to_pylist())
+        for kind in pc.unique(rows["error_kind"]).to_pylist():
+            held = self.quarantined_rows[kind]
+            held += rows.filter(pc.field("error_kind") == kind).slice(0, QUARANTINED_PER_KIND - len(held)).to_pylist()
+        self._add_to_strata(_OF_ERROR, rows["error_kind"], rows)
 
-    def _add_to_strata(self, strata: Iterable[tuple[str, str]], sample_ids: Iterable[str]) -> None:
-        found: dict[tuple[str, str], set[str]] = defaultdict(set)
-        for stratum, sample_id in zip(strata, sample_ids, strict=True):
-            found[stratum].add(sample_id)
-        for stratum, ids in found.items():
-            self._strata[stratum] = sorted(ids.union(self._strata.get(stratum, ())))[: self.num_samples]
+    def _add_to_strata(self, what: int, names: pa.Array, rows: pa.Table) -> None:
+        """Args: names: (rows,) see `_Stratum`."""
+        columns = {"name": names, "recipe": rows["recipe"], "sample_id": rows["sample_id"]}
+        found = pa.table(columns).group_by(["name", "recipe"]).aggregate([("sample_id", "distinct")])
+        for name, recipe, ids in zip(*(found[of].to_pylist() for of in found.column_names), strict=True):
+            held = self._strata.get((what, name, recipe), ())
+            self._strata[what, name, recipe] = sorted({*held, *ids})[: self.num_samples]

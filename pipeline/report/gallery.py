@@ -104,8 +104,7 @@ def cards(run: OpenRun, sample_ids: Sequence[str]) -> Iterator[Card]:
 def _rows_of(run: OpenRun, shard: str, ids: pa.Array) -> Mapping[str, dict[str, pa.Table]]:
     """By sample and table."""
     found: dict[str, dict[str, list[pa.Table]]] = defaultdict(lambda: defaultdict(list))
-    for table, rows in run.rows(shard, run.settled(shard)):
-        rows = rows.filter(pc.is_in(rows["sample_id"], value_set=ids))
+    for table, rows in run.rows(shard, run.settled(shard), sample_ids=ids):
         for sample_id in pc.unique(rows["sample_id"]).to_pylist():
             found[sample_id][table].append(rows.filter(pc.field("sample_id") == sample_id))
     joined: dict[str, dict[str, pa.Table]] = defaultdict(dict)

@@ -2,9 +2,10 @@
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -65,6 +66,8 @@ def render(state: Status, run: OpenRun | None, facts: Facts, shown: Sequence[Car
     )
     script, style = _asset("report.js"), _asset("report.css")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    expert_imbalance = _recorded(state, run, "expert_imbalance") or ()
+    drawn = charts(facts, _recorded(state, run, "timeline") or {}, expert_imbalance)
     return environment.get_template("report.html").render(
         state=state,
         output=shown_uri(state.output),
@@ -73,7 +76,8 @@ def render(state: Status, run: OpenRun | None, facts: Facts, shown: Sequence[Car
         summary=run.summary if run is not None else None,
         rates=_rates(run),
         facts=facts,
-        charts=[(title, Markup(svg)) for title, svg in charts(facts, _timeline(state, run))],
+        charts=[(title, Markup(svg)) for title, svg in drawn],
+        has_expert_load=bool(expert_imbalance),
         cards=shown,
         per_kind=QUARANTINED_PER_KIND,
         recipes=list(dict.fromkeys(recipe for card in shown for recipe in card.recipes)),
@@ -92,13 +96,12 @@ def _rates(run: OpenRun | None) -> dict[str, float]:
     return {title: of_run[key] for title, key in shown.items() if of_run.get(key)}
 
 
-def _timeline(state: Status, run: OpenRun | None) -> Mapping[str, Sequence[float]]:
-    """Of the run that is under way, else of the one that wrote the summary."""
-    of_lease: Mapping[str, Sequence[float]] = state.run["progress"].get("timeline", {})
+def _recorded(state: Status, run: OpenRun | None, key: str) -> Any:
+    """What the run that is under way says of itself, else the one that wrote the summary; None where neither does."""
+    of_lease = state.run["progress"].get(key)
     if of_lease or run is None or run.summary is None:
         return of_lease
-    of_summary: Mapping[str, Sequence[float]] = run.summary["this_run"].get("timeline", {})
-    return of_summary
+    return run.summary["this_run"].get(key)
 
 
 def _asset(name: str) -> str:

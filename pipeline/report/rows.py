@@ -5,7 +5,7 @@ keeps, one for each manifest shard. They come in no order.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -59,16 +59,39 @@ class OpenRun:
     def settled(self, shard: str) -> Settled:
         return settle(self.folder.commits(shard), self.recipe_digests)
 
-    def rows(self, shard: str, settled: Settled) -> Iterator[tuple[str, pa.Table]]:
-        """(table, rows) of one shard, without the columns that the source carried along."""
+    def rows(
+        self, shard: str, settled: Settled, *, sample_ids: pa.Array | None = None
+    ) -> Iterator[tuple[str, pa.Table]]:
+        """(table, rows) of one shard, without the columns that the source carried along.
+
+        Args:
+            sample_ids: leaves out the rows of all other samples; files that have none of theirs are not read.
+        """
+        if sample_ids is not None:
+            settled = _of_samples(settled, sample_ids)
+        of_commits = dict(_by_commit(settled))
         for table in ALL_TABLES:
-            named = [(commit, files[table]) for commit, files in enumerate(settled.files) if table in files]
-            uris = [self.folder.staged_uri(table, name) for _, name in named]
-            encoded_files = in_order(open_store(self.folder.uri).get, uris)
-            for (commit, _), uri, encoded in zip(named, uris, encoded_files, strict=True):
-                with open_encoded(uri, encoded) as file:
-                    for rows in _batches(file, table):
-                        yield table, rows.filter(_count(rows, commit, settled))
+            held: list[pa.Table] = []
+            num_held = 0
+            for rows in self._counting_rows(table, of_commits):
+                held.append(rows)
+                num_held += rows.num_rows
+                if num_held >= BATCH_ROWS:
+                    yield table, pa.concat_tables(held).combine_chunks()
+                    held, num_held = [], 0
+            if num_held:
+                yield table, pa.concat_tables(held).combine_chunks()
+
+    def _counting_rows(self, table: str, of_commits: Mapping[int, Settled]) -> Iterator[pa.Table]:
+        """Before a run is finalized a few of each commit."""
+        named = {commit: of.files[commit][table] for commit, of in of_commits.items() if table in of.files[commit]}
+        uris = [self.folder.staged_uri(table, name) for name in named.values()]
+        encoded_files = in_order(open_store(self.folder.uri).get, uris)
+        for commit, uri, encoded in zip(named, uris, encoded_files, strict=True):
+            with open_encoded(uri, encoded) as file:
+                for rows in _batches(file, table):
+                    ids, recipes = (rows[name].combine_chunks() for name in ("sample_id", "recipe"))
+                    yield rows.filter(pa.array(of_commits[commit].find_pairs(ids, recipes) >= 0))
 
     def samples(self, shard: str, sample_ids: pa.Array) -> Iterator[ImageRow]:
         """Those of the shard that are among the ids, in the order of the source."""
@@ -79,12 +102,22 @@ class OpenRun:
 
 def _batches(file: pq.ParquetFile, table: str) -> Iterator[pa.Table]:
     own = dict.fromkeys([*table_schema(table).names, ITEM.name])
-    columns = [name for name in own if name in file.schema_arrow.names]
+    written = set(file.schema_arrow.names)
+    columns = [name for name in own if name in written]
     for batch in file.iter_batches(BATCH_ROWS, columns=columns, use_threads=False):
         yield pa.Table.from_batches([batch])
 
 
-def _count(rows: pa.Table, commit: int, settled: Settled) -> pa.Array:
-    """Whether the outcome of each row's pair came with this commit."""
-    pairs = settled.find_pairs(rows["sample_id"].combine_chunks(), rows["recipe"].combine_chunks())
-    return pa.array((pairs >= 0) & (np.append(settled.commits, -1)[pairs] == commit))
+def _of_samples(settled: Settled, sample_ids: pa.Array) -> Settled:
+    is_of_them = pc.is_in(settled.outcomes["sample_id"], value_set=sample_ids).combine_chunks()
+    commits = settled.commits[is_of_them.to_numpy(zero_copy_only=False)]
+    return replace(settled, outcomes=settled.outcomes.filter(is_of_them), commits=commits)
+
+
+def _by_commit(settled: Settled) -> Iterator[tuple[int, Settled]]:
+    """By commit, the outcomes that came with it and count: among all of a shard's a few rows are not found quickly."""
+    order = np.argsort(settled.commits, kind="stable")
+    outcomes, commits = settled.outcomes.take(pa.array(order)).combine_chunks(), settled.commits[order]
+    numbers, starts = np.unique(commits, return_index=True)
+    for commit, start, end in zip(numbers, starts, np.append(starts, len(commits))[1:], strict=True):
+        yield int(commit), replace(settled, outcomes=outcomes.slice(start, end - start), commits=commits[start:end])

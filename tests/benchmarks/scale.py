@@ -62,12 +62,12 @@ def measured(step: str, folder_uri: str, source: str, output: str) -> dict[str, 
     from tests.benchmarks.scale_steps import STEPS
 
     requests = _count_requests() if folder_uri.startswith("s3://") else {}
-    before_mb, wall_s, cpu_s = _peak_mb(), time.perf_counter(), time.process_time()
+    before_mb, wall_s, cpu_s = peak_mb(), time.perf_counter(), time.process_time()
     said = STEPS[step](folder_uri, source, output)
     return {
         "wall_s": time.perf_counter() - wall_s,
         "cpu_s": time.process_time() - cpu_s,
-        "peak_mb": _peak_mb(),
+        "peak_mb": peak_mb(),
         "before_mb": before_mb,
         "said": said,
         "requests": requests,
@@ -98,7 +98,7 @@ def _import_what_a_driver_imports() -> None:
     import pipeline.run  # noqa: F401
 
 
-def _peak_mb() -> float:
+def peak_mb() -> float:
     """Not `ru_maxrss`, which a process inherits from the one that started it."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:"))

@@ -13,10 +13,13 @@ from pipeline import parts, table_walk, unchanged, work
 from pipeline.manifest import write_manifest
 from pipeline.new_rows import NewRows
 from pipeline.pending import Wanted
+from pipeline.report.facts import Facts
+from pipeline.report.page import write_report
+from pipeline.report.rows import OpenRun
 from pipeline.run import run_job
 from pipeline.status import status
 from pipeline.verify import verify
-from tests.benchmarks import scale, scale_data, scale_steps
+from tests.benchmarks import report_data, scale, scale_data, scale_steps
 from tests.pipeline.outputs import job_of, resolve
 
 ROWS_PER_SHARD = 1_000
@@ -119,6 +122,19 @@ def test_memory_of_verify_grows_by_the_ids_of_images_and_by_nothing_else(outputs
     assert many - few < of_ids + MORE_ROW_GROUPS_BYTES
 
 
+def test_memory_of_the_report_does_not_grow_with_the_shards(outputs):
+    def count(job):
+        run, facts = OpenRun.at(job.output.uri), Facts(num_samples=120)
+        for shard in run.shards:
+            for table, rows in run.rows(shard, run.settled(shard)):
+                facts.add(table, rows)
+        assert facts.num_rows.total() == len(run.shards) * ROWS_PER_SHARD
+        assert len(facts.chosen()) == 120
+
+    few, many = peaks(outputs, count)
+    assert many < 1.2 * few
+
+
 def test_what_is_large_is_imported_only_where_it_is_used():
     """Ray is 130 MB of a driver; torch would be 210, and its compiler and sympy another 75."""
     program = """
@@ -159,3 +175,12 @@ def test_every_step_of_the_benchmark_runs_and_what_they_say_agrees(tmp_path, mon
     assert "finalizing_s" not in second
     assert verified == {"images": 64, "rows": 320, "problems": 0}
     assert said(scale.LISTING, "files", "of-files")[0] == {"images": 48, "shards": 1}
+
+
+def test_output_that_the_benchmark_of_the_report_makes_can_be_reported(tmp_path, monkeypatch):
+    monkeypatch.setattr(report_data, "without_fsync", lambda: None)
+    made = report_data.make_output(str(tmp_path), 600)
+    assert made == {"images": 120, "shards": 1, "tables": 5}
+    written = write_report(os.path.join(tmp_path, report_data.OUTPUT), max_images=20)
+    # An image in a hundred is quarantined: four rows, one for each recipe, where others have five labels.
+    assert (written.num_rows, written.num_cards, written.num_without_picture) == (600 - 2, 20, 2)

@@ -158,6 +158,7 @@ def finished_output(
             "this_run": {
                 "images_per_s": 4.5,
                 "timeline": {"elapsed_s": [0.0, 1.0, 2.0], "num_images": [0, 4, 9], "num_output_tokens": [0, 40, 70]},
+                "expert_imbalance": [1.5, 1.25],
             },
         },
     )

@@ -1,5 +1,6 @@
 """The report, opened in the system's Chromium. Screenshots are kept in build/screenshots."""
 
+import io
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,6 +19,13 @@ SCREENSHOTS = REPOSITORY / "build" / "screenshots"
 SIZES = {"phone": (390, 844), "desktop": (1440, 900)}
 MARKUP = "<script>document.title = 'hurt'</script><img src=x onerror=\"document.title='hurt'\">"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+CORNERS_ON_SCREEN = """rect => {
+  const box = rect.getBBox(), to = rect.getScreenCTM();
+  const x = (at) => at * to.a + to.e, y = (at) => at * to.d + to.f;
+  return [x(box.x), y(box.y), x(box.x + box.width), y(box.y + box.height)];
+}"""
+"""Of a shape without its stroke."""
 
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt-get install chromium")
 
@@ -103,23 +111,34 @@ def test_filters_of_the_gallery_leave_what_fits(report, open_page):
 @pytest.mark.parametrize("name", ["plain.png", "Photo One.JPG", "mirrored.jpg", "turned.tiff"])
 def test_box_lies_over_its_object_within_a_hundredth(report, open_page, name, size):
     page = open_page(report, size=size).page
-    path = next(path for path in PICTURES if path.endswith(name))
-    card = page.locator(f'article[aria-label$="{path.replace(" ", "%20")}"], article[aria-label$="{path}"]').first
-    card.scroll_into_view_if_needed()
-    image, box = (card.locator(of).bounding_box() for of in ("img", "rect"))
-    shot = card.locator(".frame")
+    card = card_of(page, next(path for path in PICTURES if path.endswith(name)))
+    assert_box_lies_over_the_red_thing(page, card.locator(".frame"))
+    card.locator(".frame").click()
+    assert_box_lies_over_the_red_thing(page, page.locator("#viewed .frame"))
+
+
+def card_of(page, path: str):
+    return page.locator(f'article[aria-label$="{path.replace(" ", "%20")}"], article[aria-label$="{path}"]').first
+
+
+def assert_box_lies_over_the_red_thing(page, frame) -> None:
+    """On the screen: each edge of the box against that of the red pixels, within 1% of the image's width or height."""
+    frame.scroll_into_view_if_needed()
+    image = frame.locator("img").bounding_box()
+    sides_px = np.array([image["width"], image["height"]])
+    assert sides_px.min() > 150, "else a hundredth is not much more than the pixel that the screenshot is rounded to"
+    drawn = frame.locator("rect").evaluate(CORNERS_ON_SCREEN)
     page.evaluate("for (const one of document.querySelectorAll('.frame svg')) one.style.visibility = 'hidden'")
-    file = report.with_name("shot.png")
-    shot.screenshot(path=file)
-    pixels_HWC = np.asarray(Image.open(file).convert("RGB")).astype(int)
-    rows, columns = np.nonzero((pixels_HWC[:, :, 0] > 200) & (pixels_HWC[:, :, 1] < 128))
-    frame = shot.bounding_box()
-    # The screenshot begins at a whole pixel.
-    left, top = np.floor(frame["x"]), np.floor(frame["y"])
+    pixels_HWC = np.asarray(Image.open(io.BytesIO(page.screenshot())).convert("RGB")).astype(int)
+    page.evaluate("for (const one of document.querySelectorAll('.frame svg')) one.style.visibility = ''")
+    left, top = (int(np.ceil(image[of])) for of in ("x", "y"))
+    right, bottom = int(image["x"] + image["width"]), int(image["y"] + image["height"])
+    inside_HWC = pixels_HWC[top:bottom, left:right]
+    assert inside_HWC.shape[:2] == (bottom - top, right - left), "the whole image is on the screen"
+    rows, columns = np.nonzero((inside_HWC[:, :, 0] > 128) & (inside_HWC[:, :, 1] < 128))
     found = [left + columns.min(), top + rows.min(), left + columns.max() + 1, top + rows.max() + 1]
-    drawn = [box["x"], box["y"], box["x"] + box["width"], box["y"] + box["height"]]
-    tolerance = 0.01 * max(image["width"], image["height"]) + 1
-    np.testing.assert_allclose(drawn, found, atol=tolerance)
+    off = np.abs(np.subtract(drawn, found)) / np.tile(sides_px, 2)
+    assert off.max() <= 0.01, f"the box's edges are off by {off} of the image's sides: at {drawn}, the thing at {found}"
 
 
 @needs_chromium

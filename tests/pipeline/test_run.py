@@ -256,6 +256,9 @@ def test_summary_adds_up(first: Ran):
     this_run = summary["this_run"]
     assert (this_run["num_new_images"], this_run["num_images"]) == (num_images, num_images)
     assert (this_run["num_labels"], this_run["num_quarantined_images"]) == (4 * num_good, 3)
+    for loads, imbalance in zip(this_run["expert_loads"], this_run["expert_imbalance"], strict=True):
+        assert imbalance == round(max(loads) * len(loads) / sum(loads), 3) >= 1
+    assert len(this_run["expert_loads"]) == 5, "nano's first layer has no experts"
     assert json.loads((Path(first.output) / "_run" / "summary.json").read_text()) == summary
 
 

@@ -74,6 +74,23 @@ def test_occupancy_is_that_of_the_last_minute(tmp_path):
     assert progress.now().occupancy == 8 / 16
 
 
+def test_expert_loads_are_added_up_over_replicas(tmp_path):
+    progress, rows = RunProgress(8), rows_of_three(tmp_path)
+    assert progress.summary(1.0)["expert_imbalance"] == progress.now().expert_imbalance == []
+    one, other = EngineWork(), EngineWork()
+    for replica, loads in ((one, ((), (4, 0))), (other, ((1, 1), (1, 1))), (one, ((2, 6), (5, 1)))):
+        progress.add(receipt(rows, replica.since_last(EngineStats(num_steps=1, expert_loads=loads))))
+    summary = progress.summary(1.0)
+    assert summary["expert_loads"] == [[3, 7], [6, 2]]
+    assert summary["expert_imbalance"] == list(progress.now().expert_imbalance) == [1.4, 1.5]
+
+
+def test_expert_loads_that_come_late_count_nothing_twice():
+    work = EngineWork()
+    told = [EngineStats(expert_loads=loads) for loads in (((4, 2),), ((3, 1),), ((4, 5),))]
+    assert [work.since_last(stats)["expert_loads"] for stats in told] == [[[4, 2]], [[0, 0]], [[0, 3]]]
+
+
 def test_until_all_is_counted_nobody_says_when_the_run_ends(tmp_path):
     progress = RunProgress(6)
     assert (progress.now().num_pending_images, progress.now().eta_s) == (None, None)
