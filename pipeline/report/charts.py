@@ -12,6 +12,10 @@ from pipeline.report.facts import LOGPROB_BINS, MIN_LOGPROB, Facts
 
 MAX_BARS = 12
 _WIDTH_PX, _HEIGHT_PX = 420, 240
+_MIN_STEP_S, _MAX_STEPS = 1.0, 60
+_LABEL_CHARS = 50
+"""That stand beside each other below a chart."""
+_UNITS_S, _MIN_UNITS = {"hours": 3600, "minutes": 60}, 3
 
 
 def charts(
@@ -33,7 +37,7 @@ def charts(
     drawn = [
         ("Tile grids, by labels", _most_common(facts.tile_grids)),
         ("Text length, characters", lengths),
-        ("Mean log-probability, from", dict(list(logprobs.items())[first:])),
+        ("Mean log-probability, bins from", dict(list(logprobs.items())[first:])),
         ("Flags", _most_common(facts.flags)),
         ("Finish reasons", _most_common(facts.finish_reasons)),
         ("Quarantined by error kind", _most_common(facts.quarantined)),
@@ -41,22 +45,33 @@ def charts(
     over_time = [
         (title, speed(timeline["elapsed_s"], timeline[name]))
         for title, name in (("Images per second", "num_images"), ("Output tokens per second", "num_output_tokens"))
-        if name in timeline
+        if name in timeline and rates(timeline["elapsed_s"], timeline[name])
     ]
     of_experts = [("Expert load, busiest over mean", by_layer(expert_imbalance))] if expert_imbalance else []
     return over_time + of_experts + [(title, bars(counts)) for title, counts in drawn if any(counts.values())]
 
 
 def speed(elapsed_s: Sequence[float], sums: Sequence[float]) -> str:
-    """How fast a sum grew between one time and the next, over the minutes since labeling began."""
-    chart = pygal.XY(**_config(), show_dots=False, fill=True, x_title="minutes", range=None)
-    points = []
-    for (before, was), (now, is_) in itertools.pairwise(zip(elapsed_s, sums, strict=True)):
-        if now > before:
-            rate = (is_ - was) / (now - before)
-            points += [(before / 60, rate), (now / 60, rate)]
+    """How fast a sum grew between one time and the next, over the time since labeling began."""
+    large = ((unit, size_s) for unit, size_s in _UNITS_S.items() if elapsed_s[-1] >= _MIN_UNITS * size_s)
+    unit, unit_s = next(large, ("seconds", 1))
+    chart = pygal.XY(**_config(), show_dots=False, fill=True, x_title=unit, range=None)
+    points = [(at / unit_s, rate) for began, ended, rate in rates(elapsed_s, sums) for at in (began, ended)]
     chart.add("", points)
     return _svg(chart)
+
+
+def rates(elapsed_s: Sequence[float], sums: Sequence[float]) -> list[tuple[float, float, float]]:
+    """(from, to, growth per second), of steps that are not too short: what is committed at once was made before."""
+    step_s = max(_MIN_STEP_S, elapsed_s[-1] / _MAX_STEPS)
+    first, *later = zip(elapsed_s, sums, strict=True)
+    kept = [first]
+    for point in later:
+        if point[0] - kept[-1][0] >= step_s:
+            kept.append(point)
+    if len(kept) > 1:
+        kept[-1] = later[-1]
+    return [(before, now, (is_ - was) / (now - before)) for (before, was), (now, is_) in itertools.pairwise(kept)]
 
 
 def by_layer(imbalance: Sequence[float]) -> str:
@@ -70,7 +85,7 @@ def by_layer(imbalance: Sequence[float]) -> str:
 
 
 def bars(counts: Mapping[str, int]) -> str:
-    slanted = sum(max(6, len(name)) for name in counts) > 50
+    slanted = len(counts) * max([6, *map(len, counts)]) > _LABEL_CHARS
     chart = pygal.Bar(**_config(), x_label_rotation=35 if slanted else 0)
     chart.x_labels = list(counts)
     chart.add("", [{"value": count, "label": name} for name, count in counts.items()])

@@ -73,6 +73,10 @@ class Card:
     """Rows of the quarantine table."""
 
     @property
+    def grouped_errors(self) -> list[Mapping[str, Any]]:
+        return grouped(self.errors)
+
+    @property
     def recipes(self) -> list[str]:
         return list(dict.fromkeys([label.recipe for label in self.labels] + [row["recipe"] for row in self.errors]))
 
@@ -83,6 +87,14 @@ class Card:
     @property
     def error_kinds(self) -> list[str]:
         return list(dict.fromkeys(row["error_kind"] for row in self.errors))
+
+
+def grouped(errors: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Rows of the quarantine table, those of one sample that say the same as one, with `recipes`."""
+    found: dict[tuple[str, ...], list[Mapping[str, Any]]] = defaultdict(list)
+    for row in errors:
+        found[row["sample_id"], row["stage"], row["error_kind"], row["message"]].append(row)
+    return [{**rows[0], "recipes": sorted(row["recipe"] for row in rows)} for rows in found.values()]
 
 
 def cards(run: OpenRun, sample_ids: Sequence[str]) -> Iterator[Card]:
@@ -196,6 +208,7 @@ def _label(table: str, row: Mapping[str, Any]) -> CardLabel:
         text = f"{row['reasoning']}\n{text}"
     if table == "grounding":
         text = ", ".join(box["label"] for box in row["boxes"] or []) or "no box"
-    logprob = "" if row["mean_logprob"] is None else f", log-probability {row['mean_logprob']:.2f}"
-    details = f"{row['num_output_tokens']} tokens, {row['finish_reason']}{logprob}"
+    logprob = "" if row["mean_logprob"] is None else f", log-probability {row['mean_logprob']:z.2f}"
+    num_tokens = row["num_output_tokens"]
+    details = f"{num_tokens} token{'' if num_tokens == 1 else 's'}, {row['finish_reason']}{logprob}"
     return CardLabel(recipe=row["recipe"], question=question, text=text, details=details, flags=row["flags"] or ())

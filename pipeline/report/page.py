@@ -10,9 +10,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from pipeline.commits import OUTCOMES
 from pipeline.report.charts import charts
 from pipeline.report.facts import QUARANTINED_PER_KIND, Facts
-from pipeline.report.gallery import Card, cards
+from pipeline.report.gallery import Card, cards, grouped
 from pipeline.report.rows import OpenRun
 from pipeline.status import Status, status
 from pipeline.storage import join_uri, open_store, shown_uri
@@ -74,12 +75,14 @@ def render(state: Status, run: OpenRun | None, facts: Facts, shown: Sequence[Car
         name=run.job.name if run is not None else "",
         checkpoint=run.job.checkpoint if run is not None else "",
         summary=run.summary if run is not None else None,
+        outcomes=(*OUTCOMES, "pending"),
         rates=_rates(run),
         facts=facts,
         charts=[(title, Markup(svg)) for title, svg in drawn],
         has_expert_load=bool(expert_imbalance),
         cards=shown,
         per_kind=QUARANTINED_PER_KIND,
+        quarantined={kind: grouped(rows) for kind, rows in facts.quarantined_rows.items()},
         recipes=list(dict.fromkeys(recipe for card in shown for recipe in card.recipes)),
         flags=sorted({flag for card in shown for flag in card.flags}),
         error_kinds=sorted({kind for card in shown for kind in card.error_kinds}),
@@ -92,7 +95,7 @@ def render(state: Status, run: OpenRun | None, facts: Facts, shown: Sequence[Car
 def _rates(run: OpenRun | None) -> dict[str, float]:
     """Of the last run that labelled anything, if it has ended."""
     of_run = run.summary["this_run"] if run is not None and run.summary is not None else {}
-    shown = {"images per second": "images_per_s", "output tokens per second": "output_tokens_per_s"}
+    shown = {"images/s": "images_per_s", "output tokens/s": "output_tokens_per_s"}
     return {title: of_run[key] for title, key in shown.items() if of_run.get(key)}
 
 

@@ -85,6 +85,13 @@ def test_sample_holds_every_reason_flag_and_recipe_and_says_that_it_is_one(work,
     assert "some may be missing" not in page
 
 
+def test_reason_that_several_recipes_share_is_told_once(work, tmp_path):
+    _, page = shown(work, tmp_path / "page.html", NUM_SHOWN)
+    assert "<b>caption, ocr</b> missing:" in page
+    assert "i07.jpg · caption, ocr · fetch" in page
+    assert page.count("i07.jpg was made to fail") == 3, "as the reason of no picture, in its card, in the list"
+
+
 def test_counts_are_of_all_rows_whatever_is_shown(work, tmp_path):
     pages = [shown(work, tmp_path / f"{most}.html", most)[1] for most in (0, NUM_SHOWN, NUM_IMAGES)]
     counts = [re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", page) for page in pages]
