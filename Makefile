@@ -12,7 +12,7 @@ help: ## Show what each target does
 
 setup: $(READY) ## Install labelmill and everything it needs into .venv, pinned by constraints.txt
 
-$(READY): pyproject.toml constraints.txt model/resample.c
+$(READY): pyproject.toml constraints.txt $(wildcard model/*.c model/kernels/*.c)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "labelmill needs Python 3.11 or newer, but $(PYTHON) is $$($(PYTHON) --version 2>&1): make PYTHON=python3.12 setup"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) \

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.config import LanguageConfig
-from model.kernels import paged_latent_decode
+from model.kernels import paged_latent_decode, paged_latent_decode_cpu
 from model.kv_cache import PAGE_TOKENS, LayerCache
 from model.partial_attention import PartialAttention, attend_block, float_products
 from model.rope import Rotation, mla_softmax_scale
@@ -212,15 +212,23 @@ class MultiHeadLatentAttention(Attention):
         return SpanAttention(attend_expanded, _join_heads)
 
     def reads_pages(self, cache: LayerCache) -> bool:
+        return self._kernel(cache) is not None
+
+    def _kernel(self, cache: LayerCache) -> Callable[..., Tensor] | None:
         fits = paged_latent_decode.takes(
             latent_width=self.kv_lora_rank, rotated_width=self.rope_dim, dtype=cache.rows.dtype
         )
-        return fits and paged_latent_decode.is_available(cache.rows.device)
+        if fits and paged_latent_decode.is_available(cache.rows.device):
+            return paged_latent_decode.paged_latent_decode
+        if paged_latent_decode_cpu.is_available(cache.rows.device, cache.rows.dtype):
+            return paged_latent_decode_cpu.paged_latent_decode
+        return None
 
     def decode(self, queries_BHQ: Tensor, rows: DecodeRows, cache: LayerCache) -> Tensor:
         q_BHW = self._absorb(queries_BHQ)
-        if self.reads_pages(cache):
-            attended_BHL = paged_latent_decode.paged_latent_decode(
+        kernel = self._kernel(cache)
+        if kernel is not None:
+            attended_BHL = kernel(
                 q_BHW,
                 cache.rows,
                 rows.page_table_BP,

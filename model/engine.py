@@ -60,7 +60,7 @@ _DEFAULT_CACHE_TOKENS = 65536
 class EngineConfig:
     max_num_sequences: int = 16
     """Sequences that run at once; more wait their turn."""
-    prefill_chunk_tokens: int = 512
+    prefill_chunk_tokens: int = 1024
     """Prompt tokens per step: bounds activation memory and how long a step of the others is held up."""
     cache_tokens: int | None = None
     """Tokens the cache holds; None: enough for `max_num_sequences` of full context, at most 65,536."""

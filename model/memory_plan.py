@@ -54,7 +54,7 @@ def rank_memory(
     num_ranks: int,
     device_bytes: int,
     dtype: torch.dtype,
-    prefill_chunk_tokens: int = 512,
+    prefill_chunk_tokens: int = 1024,
     tiles_per_batch: int = 16,
 ) -> RankMemory:
     """Args: device_bytes: of one GPU."""

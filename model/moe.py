@@ -107,8 +107,15 @@ class RoutedExperts(nn.Module):
         return torch.cuda.get_device_capability(self.down_proj.device)[0] not in (9, 10)
 
     def forward(self, hidden_ND: Tensor, offsets_E: Tensor) -> Tensor:
-        inner_NI = silu_and_mul(grouped_linear(hidden_ND, self.gate_up_proj, offsets_E))
-        return grouped_linear(inner_NI, self.down_proj, offsets_E)
+        """Rows offsets[e-1]..offsets[e] through expert e; [N, D].
+
+        On CUDA in bfloat16 these are two grouped products without a host sync. Elsewhere it is a loop over the experts
+        that have rows, which is as fast on a CPU and serves every dtype and width.
+        """
+        if _is_grouped(self.gate_up_proj) and _is_grouped(self.down_proj):
+            inner_NI = silu_and_mul(grouped_linear(hidden_ND, self.gate_up_proj, offsets_E))
+            return grouped_linear(inner_NI, self.down_proj, offsets_E)
+        return experts_loop(hidden_ND, self.gate_up_proj, self.down_proj, offsets_E)
 
 
 def silu_and_mul(gate_up: Tensor) -> Tensor:
@@ -117,14 +124,8 @@ def silu_and_mul(gate_up: Tensor) -> Tensor:
 
 
 def grouped_linear(x_NI: Tensor, weight_EOI: Tensor, offsets_E: Tensor) -> Tensor:
-    """Rows offsets[e-1]..offsets[e] of x times weight[e] transposed; returns [N, O].
-
-    On CUDA in bfloat16 this is one grouped product without a host sync. Elsewhere it is a loop over the experts that
-    have rows, which is as fast on a CPU and serves every dtype and width.
-    """
-    if _is_grouped(weight_EOI):
-        return F.grouped_mm(x_NI, weight_EOI.transpose(1, 2), offs=offsets_E)
-    return grouped_linear_loop(x_NI, weight_EOI, offsets_E)
+    """Rows offsets[e-1]..offsets[e] of x times weight[e] transposed; returns [N, O]."""
+    return F.grouped_mm(x_NI, weight_EOI.transpose(1, 2), offs=offsets_E)
 
 
 def _is_grouped(weight_EOI: Tensor) -> bool:
@@ -132,12 +133,13 @@ def _is_grouped(weight_EOI: Tensor) -> bool:
     return weight_EOI.is_cuda and weight_EOI.dtype == torch.bfloat16 and aligned
 
 
-def grouped_linear_loop(x_NI: Tensor, weight_EOI: Tensor, offsets_E: Tensor) -> Tensor:
+def experts_loop(hidden_ND: Tensor, gate_up_EJD: Tensor, down_EDI: Tensor, offsets_E: Tensor) -> Tensor:
+    """Expert by expert, with rows as columns (J = 2 I): products of many weights with few columns are shared out
+    better among a CPU's threads than those of few rows with many weights, up to twice as fast below 300 rows."""
     ends = offsets_E.tolist()
-    runs = [x_NI.new_empty(0, weight_EOI.shape[1])]
-    runs += [
-        F.linear(x_NI[start:end], weight)
-        for start, end, weight in zip([0, *ends], ends, weight_EOI, strict=False)
-        if end > start
-    ]
+    runs = [hidden_ND.new_empty(0, hidden_ND.shape[1])]
+    for expert, (start, end) in enumerate(zip([0, *ends], ends, strict=False)):
+        if end > start:
+            gate_IN, up_IN = (gate_up_EJD[expert] @ hidden_ND[start:end].t()).chunk(2)
+            runs.append((down_EDI[expert] @ (F.silu(gate_IN) * up_IN)).t())
     return torch.cat(runs)

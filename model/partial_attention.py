@@ -65,18 +65,21 @@ def attend_block(
     q_HTQ: Tensor, k_GSQ: Tensor, v_GSV: Tensor, *, scale: float, causal: bool = False
 ) -> PartialAttention:
     """As `PartialAttention.of_block`, by the fused kernel where it takes such a block."""
-    attend = fused_partial if fused_takes(q_HTQ, k_GSQ, v_GSV) else PartialAttention.of_block
+    attend = fused_partial if fused_takes(q_HTQ, k_GSQ, v_GSV, causal=causal) else PartialAttention.of_block
     return attend(q_HTQ, k_GSQ, v_GSV, scale=scale, causal=causal)
 
 
-def fused_takes(q_HTQ: Tensor, k_GSQ: Tensor, v_GSV: Tensor) -> bool:
-    """Whether `fused_partial` is to be used: in half precision on a GPU from Ampere on, where no gradient is wanted
-    (the log-sum-exp has none)."""
+def fused_takes(q_HTQ: Tensor, k_GSQ: Tensor, v_GSV: Tensor, *, causal: bool = False) -> bool:
+    """Whether `fused_partial` is to be used, where no gradient is wanted (the log-sum-exp has none): in half precision
+    on a GPU from Ampere on; in float32 on a CPU for a causal block, half of which it leaves out."""
+    if torch.is_grad_enabled() and any(x.requires_grad for x in (q_HTQ, k_GSQ, v_GSV)):
+        return False
+    if q_HTQ.device.type == "cpu":
+        return causal and q_HTQ.dtype == torch.float32 and len(q_HTQ) == len(k_GSQ)
     return (
         q_HTQ.is_cuda
         and q_HTQ.dtype in (torch.bfloat16, torch.float16)
         and max(q_HTQ.shape[-1], v_GSV.shape[-1]) <= MAX_FUSED_WIDTH
-        and not (torch.is_grad_enabled() and any(x.requires_grad for x in (q_HTQ, k_GSQ, v_GSV)))
         and _has_flash_attention(q_HTQ.device)
     )
 

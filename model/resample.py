@@ -8,15 +8,14 @@ Shapes: N tiles, S pixels a side, H and W pixels of a picture.
 
 import ctypes
 import functools
-import importlib.machinery
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-_LIBRARY = "_resample"
+from model.native import load
+
 _BAND_PX = 1 << 22
 """Of an image, what is copied at once with four bytes a pixel."""
 _LANES = 64
@@ -61,11 +60,8 @@ def scale_onto(tiles_NSS3: np.ndarray, tiles_wide: int, image: Image.Image, plac
 @functools.cache
 def native() -> "_Library | None":
     """None where the package was installed without a compiler, or not at all."""
-    for suffix in importlib.machinery.EXTENSION_SUFFIXES:
-        path = Path(__file__).with_name(_LIBRARY + suffix)
-        if path.exists():
-            return _Library(ctypes.CDLL(str(path)))
-    return None
+    library = load("_resample", beside=__file__)
+    return _Library(library) if library else None
 
 
 def _put(tiles_NSS3: np.ndarray, tiles_wide: int, scaled: Image.Image, place: Place) -> None:

@@ -138,7 +138,7 @@ class EngineSpec(Spec):
     expert_ranks: AutoOrCount = "auto"
     """GPUs of one replica, over which its routed experts are partitioned (on CPUs: processes); `auto` takes as few as
     hold the checkpoint."""
-    prefill_chunk_tokens: Whole = Field(default=512, ge=16)
+    prefill_chunk_tokens: Whole = Field(default=1024, ge=16)
     """Prompt tokens computed in one step at most; bounds the memory of activations."""
     max_num_sequences: Whole = Field(default=16, ge=1)
     """Answers decoded at the same time in one replica at most."""

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from model.decode_graphs import DecodeRunner, can_capture, padded_batch_sizes, table_widths
 from model.deepseek_vl2 import DeepseekVL2
+from model.kernels import paged_latent_decode_cpu
 from model.kv_cache import PAGE_TOKENS, PagedKVCache, pages_for
 from model.scheduler import Scheduler
 from model.sequence import Request, Sequence
@@ -135,6 +136,13 @@ def test_padding_counts_as_no_experts_load():
     )
 
 
+@pytest.fixture
+def no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Contexts are copied out of the cache, so that the width of the page table counts."""
+    monkeypatch.setattr(paged_latent_decode_cpu, "_library", lambda: None)
+
+
+@pytest.mark.usefixtures("no_kernel")
 def test_size_is_recorded_when_it_first_comes_and_replayed_from_then_on():
     model, record, draw = load("base-like"), Recorder(), random.Random(5)
     runs = runner(model, filled_cache(model), capture=record)
@@ -144,6 +152,7 @@ def test_size_is_recorded_when_it_first_comes_and_replayed_from_then_on():
     assert record.num_recorded == 3
 
 
+@pytest.mark.usefixtures("no_kernel")
 def test_wider_table_is_used_only_while_a_long_context_needs_it():
     model, draw = load("base-like"), random.Random(6)
     runs = runner(model, filled_cache(model), capture=Recorder())
@@ -172,6 +181,7 @@ def test_recording_leaves_no_trace_but_in_the_scratch_page():
     assert loads_recorded == loads
 
 
+@pytest.mark.usefixtures("no_kernel")
 def test_size_that_cannot_be_captured_says_how_to_do_without():
     def refuse(work: Callable[[], None]) -> Callable[[], None]:
         raise RuntimeError("operation not permitted when stream is capturing")

@@ -117,9 +117,16 @@ def test_bfloat16_block_keeps_a_float32_log_sum_exp():
     torch.testing.assert_close(fused.peak_HT1, plain.weight_HT1.log() + plain.peak_HT1, atol=1e-4, rtol=1e-4)
 
 
-def test_cpu_attends_in_plain_pytorch():
-    q, k, v = (torch.randn(4, 9, 24).bfloat16() for _ in range(3))
-    assert not fused_takes(q, k, v)
+@pytest.mark.parametrize(("dtype", "causal"), [(torch.bfloat16, True), (torch.bfloat16, False), (torch.float32, False)])
+def test_cpu_attends_in_plain_pytorch_where_its_kernel_is_slower(dtype: torch.dtype, causal: bool):
+    q, k, v = (torch.randn(4, 9, 24).to(dtype) for _ in range(3))
+    assert not fused_takes(q, k, v, causal=causal)
+
+
+def test_cpu_leaves_out_the_hidden_half_of_a_causal_block_unless_a_gradient_is_wanted():
+    q, k, v = (torch.randn(4, 9, 24) for _ in range(3))
+    assert fused_takes(q, k, v, causal=True)
+    assert not fused_takes(q.requires_grad_(), k, v, causal=True)
 
 
 def layer(use_mla: bool, seed: int = 0) -> attention.Attention:
@@ -156,7 +163,7 @@ def test_outputs_do_not_depend_on_chunks_blocks_or_form(
     if form != "as it chooses":
         monkeypatch.setattr(MultiHeadLatentAttention, "_absorbs", lambda *_: form == "absorbed")
     if form == "expanded and fused":
-        monkeypatch.setattr(partial_attention, "fused_takes", lambda *_: True)
+        monkeypatch.setattr(partial_attention, "fused_takes", lambda *_, **__: True)
     torch.testing.assert_close(outputs_in_chunks(model, config, hidden_TD, ends), whole, atol=1e-5, rtol=1e-5)
 
 
