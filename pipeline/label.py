@@ -25,6 +25,7 @@ from pipeline.recipes import Recipe
 from pipeline.recipes.decode import RejectedAnswerError
 from pipeline.recipes.watch import Watch
 from pipeline.views import OpenViews
+from pipeline.worker_deaths import WorkerDeaths
 from schemas.errors import ErrorKind, RowError
 from schemas.job import EngineSpec, JobSpec
 from schemas.rows import ENGINE_COLUMN, TILES_COLUMN, ImageRow, Label, rows_of, to_columns
@@ -100,10 +101,19 @@ class LabelImage:
     the worker the rows that were in its hands are alone in the engine, one after another (see `pipeline.in_hand`).
     """
 
-    def __init__(self, *, replica: ReplicaConfig, recipes: Sequence[Recipe], in_hand: InHand | None = None) -> None:
-        """in_hand: None where a worker's death is its caller's affair."""
+    def __init__(
+        self,
+        *,
+        replica: ReplicaConfig,
+        recipes: Sequence[Recipe],
+        in_hand: InHand | None = None,
+        deaths: WorkerDeaths | None = None,
+    ) -> None:
+        """in_hand, deaths: None where a worker's death is its caller's affair."""
         self._recipes = tuple(recipes)
-        self._in_hand = in_hand
+        self._in_hand, self._deaths = in_hand, deaths
+        if deaths is not None:
+            deaths.start()
         self._engine_use = SharedUse()
         self._engine_work = EngineWork()
         self._load_error: ValueError | None = None
@@ -227,6 +237,8 @@ class LabelImage:
             if self._in_hand is None:
                 raise error
             print(f"labelmill: {error}: this worker ends", file=sys.stderr, flush=True)
+            if self._deaths is not None:
+                self._deaths.end_because_of(str(error))
             os._exit(1)
 
 

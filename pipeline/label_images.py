@@ -23,6 +23,7 @@ from pipeline.prepare import TileImage
 from pipeline.sink import LabelSink
 from pipeline.stage_arguments import fetch_arguments, tile_arguments
 from pipeline.work import Work
+from pipeline.worker_deaths import Actor, WorkerDeaths
 from schemas.rows import to_columns
 
 SHARD_COLUMN = "shard"
@@ -76,6 +77,7 @@ def label_images(work: Work, placement: Placement, *, shards: Sequence[str]) -> 
                 "replica": ReplicaConfig.of(work.job, placement),
                 "recipes": work.recipes,
                 "in_hand": InHand(work.folder.in_hand_uri, work.wanted.run),
+                "deaths": WorkerDeaths(work.folder.in_hand_uri, work.wanted.run, this_actor=_this_actor),
             },
             batch_size=rows_per_block,  # a block each; Ray demands a number where there are GPUs
             num_cpus=placement.label_num_cpus,
@@ -90,6 +92,11 @@ def label_images(work: Work, placement: Placement, *, shards: Sequence[str]) -> 
             **of_tasks,
         )
     )
+
+
+def _this_actor() -> Actor:
+    context = ray.get_runtime_context()
+    return Actor(name=context.get_actor_id() or "", is_successor=bool(context.was_current_actor_reconstructed))
 
 
 def _replica_pool(placement: Placement) -> ActorPoolStrategy:

@@ -26,6 +26,7 @@ from pipeline.storage import join_uri, open_store
 from pipeline.versions import point_to_latest, remove_version, version_name, version_uri
 from pipeline.whole_shards import Finalized, dataset_files
 from pipeline.work import Work, inspect
+from pipeline.worker_deaths import WorkerDeaths
 from schemas import __version__
 from schemas.job import JobSpec
 
@@ -298,6 +299,7 @@ def _this_run(work: Work, progress: RunProgress, clock: "_Clock", started_at: da
         "this_run": {
             "number": work.wanted.run,
             "num_new_images": work.num_new_images,
+            "label_actor_deaths": WorkerDeaths(work.folder.in_hand_uri, work.wanted.run).by_reason(),
             **progress.summary(labeling_s),
         },
         "times": {

@@ -1,5 +1,6 @@
 """A replica of several ranks in a run: whichever of them is killed, no row is lost and nothing is left running."""
 
+import json
 import os
 import re
 import shutil
@@ -69,6 +70,10 @@ def test_ranks_that_are_killed_cost_no_row_and_leave_no_process(tmp_path, source
         run_until_done(job_at(tmp_path / "job", source, ranks=2), kills)
     assert kills.by_kind == {RANK: 3}
     assert_same_dataset(str(tmp_path / "job" / "out"), on_one_rank)
+    summary = json.loads((tmp_path / "job" / "out" / "_run" / "summary.json").read_text())
+    deaths = summary["this_run"]["label_actor_deaths"]
+    assert sum(deaths.values()) >= 1
+    assert all(re.search(r"rank \d", reason) for reason in deaths), deaths
     end = time.monotonic() + SETTLED_S
     while set(ranks_running()) - before and time.monotonic() < end:
         time.sleep(0.1)

@@ -122,7 +122,7 @@ class StageThatCounts(LabelImage):
 
     async def label(self, row, tiles):
         self._num += 1
-        for _ in range(20):
+        for _ in range(150):  # long enough for the others to have come as well
             self.beside[row.sample_id] = max(self.beside.get(row.sample_id, 0), self._num)
             await asyncio.sleep(0.001)
         self._num -= 1

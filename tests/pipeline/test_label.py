@@ -15,6 +15,7 @@ from pipeline.in_hand import InHand
 from pipeline.label import LabelImage, ReplicaConfig, resolve_device, resolve_dtype
 from pipeline.prepare import TileImage
 from pipeline.recipes import make_recipes
+from pipeline.worker_deaths import Actor, WorkerDeaths
 from schemas.errors import ErrorKind, RowError
 from schemas.job import EngineSpec, RecipeSpec
 from schemas.rows import CARRIED_COLUMN, ENGINE_COLUMN, ROW_COLUMN, TILES_COLUMN, ImageRow, Turn, rows_of, to_columns
@@ -491,10 +492,13 @@ def test_worker_that_is_asked_what_a_dead_engine_did_ends_where_somebody_starts_
 
     monkeypatch.setattr(ReplicaConfig, "load", lambda config: DeadEngine())
     monkeypatch.setattr(os, "_exit", exit_)
+    deaths = WorkerDeaths(str(tmp_path), 1, this_actor=lambda: Actor(name="a", is_successor=False))
     stage = LabelImage(
         replica=ReplicaConfig(checkpoint="nano", engine=EngineSpec()),
         recipes=(),
         in_hand=InHand(str(tmp_path), run=1) if somebody_starts_it_anew else None,
+        deaths=deaths if somebody_starts_it_anew else None,
     )
     with pytest.raises(SystemExit if somebody_starts_it_anew else EngineDiedError, match=r"^1$|rank 1"):
         stage.stats()
+    assert deaths.by_reason() == ({"rank 1 was ended by signal 9": 1} if somebody_starts_it_anew else {})
