@@ -103,8 +103,10 @@ def test_job_that_fails_on_the_cluster_ends_with_its_exit_code_and_its_line(head
 
 
 def test_interrupt_leaves_the_job_running_and_a_stop_ends_it_as_interrupted(head: str, tmp_path: Path):
-    images = folder_of_images(tmp_path / "in", 200)
-    job = write_job(tmp_path, source=str(images), output=str(tmp_path / "out"), recipes=RECIPES)
+    images = folder_of_images(tmp_path / "in", 400)
+    questions = [f"How many shapes are there? {index}" for index in range(6)]  # so many that there is time to stop
+    recipes = [{"name": "qa", "questions": questions, "max_new_tokens": 8}]
+    job = write_job(tmp_path, source=str(images), output=str(tmp_path / "out"), recipes=recipes)
     command = [str(COMMAND), "submit", str(job), "--address", head]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as submit:
         assert submit.stdout is not None
