@@ -5,12 +5,13 @@ share links, no fonts from elsewhere, its files in a folder of the app's own tha
 """
 
 import contextlib
+import json
 import logging
 import os
 import socket
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,8 @@ from jobs.app import browse_tab, try_tab
 from jobs.app.guard import Guard, is_loopback
 from jobs.app.style import CSS, FONT, FONT_MONO
 from jobs.exit_codes import EXIT_DONE
-from schemas.job import EngineSpec, LimitsSpec
+from jobs.job_file import read_job
+from schemas.job import JobSpec
 
 if TYPE_CHECKING:
     from pipeline.app.browse import OutputReader
@@ -28,18 +30,24 @@ _CLOSE_GRACE_S = 2
 """Open tabs hold connections; so long they may take to end."""
 _KEPT_S = 3600
 """Uploads that are older are deleted."""
+_OF_THE_APP = ("engine.", "limits.")
 _SAMPLES_KEPT = 4
 """Uploads are refused while there are as many bytes of them as this many samples can have."""
 
 
-def serve_app(*, checkpoint: str, output: str | None, host: str, port: int) -> int:
+def serve_app(*, checkpoint: str, output: str | None, overrides: Sequence[str], host: str, port: int) -> int:
     """Returns the exit code, once it was told to end.
 
+    Args:
+        overrides: `a.b=value`, of the engine and the limits.
+
     Raises:
+        JobError: overrides that a job file would not take.
         RuntimeError: Gradio is not installed.
         ValueError: a checkpoint that cannot be loaded, or an output that is not finished.
         OSError: the address cannot be listened at.
     """
+    job = _job(checkpoint, overrides)
     with tempfile.TemporaryDirectory(prefix="labelmill-app-", ignore_cleanup_errors=True) as folder:
         with _listening(host, port) as listener, contextlib.ExitStack() as stack:
             gr, uvicorn = _gradio(Path(folder))
@@ -48,12 +56,21 @@ def serve_app(*, checkpoint: str, output: str | None, host: str, port: int) -> i
             from pipeline.app.studio import Studio
 
             reader = stack.enter_context(contextlib.closing(OutputReader(output))) if output is not None else None
-            studio = stack.enter_context(Studio(checkpoint=checkpoint, engine=EngineSpec(), limits=LimitsSpec()))
+            studio = stack.enter_context(Studio(checkpoint=job.checkpoint, engine=job.engine, limits=job.limits))
             app = build_app(gr, studio, reader, host=host, uploads=Path(folder))
             config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=_CLOSE_GRACE_S)
             with contextlib.suppress(KeyboardInterrupt):  # how one ends it
                 _server(uvicorn, config, on_started=lambda: _say_where(host, listener)).run(sockets=[listener])
     return EXIT_DONE
+
+
+def _job(checkpoint: str, overrides: Sequence[str]) -> JobSpec:
+    """The settings as a job, so that they are checked as in a job file."""
+    for override in overrides:
+        if not override.startswith(_OF_THE_APP):
+            raise ValueError(f"--set {override}: the app takes settings of {' and '.join(_OF_THE_APP)} only")
+    document = {"name": "app", "source": "-", "checkpoint": checkpoint, "recipes": ["caption"], "output": "-"}
+    return read_job("\n" + json.dumps(document), overrides)
 
 
 def build_app(gr: Any, studio: "Studio", reader: "OutputReader | None", *, host: str, uploads: Path) -> Guard:

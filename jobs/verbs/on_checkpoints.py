@@ -90,13 +90,17 @@ def bench(
 def app_(
     checkpoint: Annotated[str, typer.Option(help="nano, a folder, an s3:// prefix or a hub id.")] = "nano",
     output: Annotated[str | None, typer.Option(help="The output of a job, to look through.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="a.b=value", help="A setting as in a job file, e.g. limits.max_bytes=1000000."),
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen at; any but loopback lets others in.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 7860,
 ) -> None:
     """Open a page on this machine to try a checkpoint on your own images, and to look through an output."""
     from jobs.app.serve import serve_app
 
-    raise typer.Exit(serve_app(checkpoint=checkpoint, output=output, host=host, port=port))
+    raise typer.Exit(serve_app(checkpoint=checkpoint, output=output, overrides=set_ or [], host=host, port=port))
 
 
 recipes = typer.Typer(help="List the built-in recipes, or show one.", invoke_without_command=True)

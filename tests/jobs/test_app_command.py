@@ -46,9 +46,25 @@ def test_port_that_is_taken_is_one_line():
     assert "choose another --port" in stderr
 
 
+@pytest.mark.parametrize(
+    ("override", "code", "fragment"),
+    [
+        ("engine.dtpe=float32", 2, "engine.dtpe"),
+        ("limits.max_bytes=many", 2, "limits.max_bytes"),
+        ("output=/tmp/labels", 1, "settings of engine. and limits. only"),
+    ],
+)
+def test_setting_that_it_does_not_take_is_one_line(override: str, code: int, fragment: str):
+    process = started(START, "--port", "0", "--set", override)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert len(stderr.splitlines()) == 1
+    assert fragment in stderr
+
+
 def test_app_tells_where_it_is_warns_of_others_and_leaves_no_file(tmp_path: Path):
     pytest.importorskip("gradio")
-    process = started(START, "--port", "0", "--host", "0.0.0.0", TMPDIR=str(tmp_path))
+    process = started(START, "--port", "0", "--host", "0.0.0.0", "--set", "engine.device=cpu", TMPDIR=str(tmp_path))
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
