@@ -27,7 +27,13 @@ _CAPTION = Label(
 
 
 def flags_of(
-    recipe: str, text: str, *, step: str = "", style: str | None = None, question: str = "", variant: int = 0,
+    recipe: str,
+    text: str,
+    *,
+    step: str = "",
+    style: str | None = None,
+    question: str = "",
+    variant: int = 0,
     finish_reason: str = "stop",
 ) -> tuple[str, ...]:
     """Those of the row; of an answer that is rejected, the gate's name.
