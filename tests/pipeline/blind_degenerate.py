@@ -2,11 +2,16 @@
 """Answers as they are when a model fails, by recipe, style or step, the flag that must name it, and what was asked.
 
 Written before their author had seen the gates. Of 100 they caught 85 at first sight, 75 without being told that the
-answer was cut off. Left out here are those that are still missed, for no gate is meant for them: see `MISSED`.
+answer was cut off. What was missed then was mended
+for its kind: 93 are caught now. Left out here are the 7 still missed: a sentence that breaks off though the model ended
+it, languages mixed in a sentence, keyboard mash, a word that a sentence circles around, sentences that differ in one
+word, two words nine times in a transcription, and a fence that does not end.
 """
 
 TEXTS: dict[tuple[str, str, str, str], list[str]] = {
     ("caption", "detailed", "repetition", ""): [
+        "There is a person, another person, another person, another person, another person, another person, another person, another person, another person and another person in the background.",
+        "https://www.example.com/images/2019/05/photo.jpg https://www.example.com/images/2019/05/photo.jpg https://www.example.com/images/2019/05/photo.jpg https://www.example.com/images/2019/05/photo.jpg",
         "The image shows a man standing on a beach" + ". The man is wearing a white shirt" * 30 + ". ",
         "The picture shows a very very very very very very very very very very very very very large building.",
         "!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!",
@@ -83,6 +88,7 @@ TEXTS: dict[tuple[str, str, str, str], list[str]] = {
         "ताज़ा ताज़ा ताज़ा ताज़ा ताज़ा ताज़ा ताज़ा ताज़ा ताज़ा ताज़ा ताज़ा ताज़ा ताज़ा ताज़ा ताज़ा",
     ],
     ("ocr-table", "", "code_broken", ""): [
+        "<table></table>",
         "<table><tr><th>Name</th><th>Qty</th" + "></tr><tr><td>Item</td><td>1</td" * 40 + "></tr>",
         "<table><thead><tr><th>Year</th><th>Sales</th></tr></thead><tbody><tr><td>2019</td><td>120</td></tr><tr><td>2020</td><td>13",
         "<table><tr><td>A</td><td>B</td></tr><tr><td>C</td></tr></tr></td></table></table>",
@@ -94,6 +100,8 @@ TEXTS: dict[tuple[str, str, str, str], list[str]] = {
         "<table><tr" + "><td></td" * 150 + "><td>",
     ],
     ("ocr-formula", "", "code_broken", ""): [
+        "\\quad \\quad \\quad \\quad \\quad \\quad \\quad \\quad \\quad \\quad \\quad \\quad \\quad \\quad \\quad \\quad \\quad \\quad \\quad \\quad",
+        "The formula shows the quadratic equation.",
         "\\frac{" * 18,
         "x = \\frac{a}{b",
         "\\begin{array}{cc} 1 & 2 \\\\ 3 & 4",
@@ -190,5 +198,14 @@ TEXTS: dict[tuple[str, str, str, str], list[str]] = {
     ],
     ("grounding-of-caption", "phrases", "output_truncated", ""): [
         "the tree\nthe tree on the left\nthe tree on the left of the tree\nthe tree on the left of the tree on the left\nthe tree on the left of the tree on the left of the tree\nthe tree on the left of the tree on the left of the tree on the left of the tree",
+    ],
+    ("caption", "short", "placeholder", ""): [
+        "[IMAGE DESCRIPTION]",
+    ],
+    ("qa", "", "refusal", "यह क्या है?"): [
+        "क्षमा करें, मैं छवि नहीं देख सकता।",
+    ],
+    ("visual-prompt", "describe", "repetition", ""): [
+        "The marked object is the marked object that is marked in the image. The marked object is the marked object that is marked in the image. The marked object is the marked object that is marked in the image.",
     ],
 }
