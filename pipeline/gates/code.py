@@ -20,6 +20,9 @@ _HTML_PIECE = re.compile(
     r"|<(?P<slash>/?)(?P<name>[a-zA-Z][^\s/<>]*+)(?P<attributes>(?:[^\"'<>]|\"[^\"]*+\"|'[^']*+')*+)(?P<close>>?)",
     re.DOTALL,
 )
+_LATEX_SPACE = re.compile(r"\\q?quad\b|\\[hv]space\*?\s*\{[^{}]*\}|\\[,;:!> \\]|[\s~&{}]")
+_LATEX_SIGN = re.compile(r"[\\^_=+<>{}|/*]|\d")
+_PLAIN_WORDS = re.compile(r"(?:[A-Za-z]{2,}[ ,.]+){3,}[A-Za-z]{2,}")
 _LATEX_PIECE = re.compile(r"\\begin\s*\{(?P<begin>[^{}]*)\}|\\end\s*\{(?P<end>[^{}]*)\}|\\.|%[^\n]*|[{}]", re.DOTALL)
 
 
@@ -56,10 +59,14 @@ class _Elements:
         self.open: list[str] = []
         self._num_open: Counter[str] = Counter()
         self.num_tags = 0
+        self.num_cells = 0
+        self.num_tables = 0
         self.problem: str | None = None
 
     def begin(self, tag: str) -> None:
         self.num_tags += 1
+        self.num_tables += tag == "table"
+        self.num_cells += tag in ("td", "th")
         if tag not in _VOID:
             self.open.append(tag)
             self._num_open[tag] += 1
@@ -104,10 +111,16 @@ def _html(code: str) -> str | None:
     left = [tag for tag in elements.open if tag not in _MAY_STAY_OPEN]
     if left:
         return f"<{left[-1]}> does not end"
+    if elements.num_tables and not elements.num_cells:
+        return "there is no cell in its table"
     return None if elements.num_tags else "there is no tag in it"
 
 
 def _latex(code: str) -> str | None:
+    if not _LATEX_SPACE.sub("", code):
+        return "there is nothing in it but space"
+    if _PLAIN_WORDS.search(code) and not _LATEX_SIGN.search(code):
+        return "it is a sentence, and no formula"
     stack: list[str] = []
     for piece in _LATEX_PIECE.finditer(code):
         if piece["begin"] is not None or piece[0] == "{":

@@ -17,7 +17,7 @@ _SLOT = rf"\[{_THING}[ _]?\d{{0,2}}\](?!\()"
 _PLACEHOLDERS = (
     rf"[\[<{{](?:insert|add|enter|write|put)[ _](?:[^\W_]+[ _]){{0,4}}(?:{_CONTENT}|{_THING}|here)\b[^\[\]<>{{}}\n]{{0,40}}[\]>}}]",
     rf"[\[<{{](?:your[ _]|the[ _])?{_CONTENT}[ _](?:goes[ _])?(?:here|(?:from|of)[ _][^\[\]<>{{}}\n]{{1,40}})[\]>}}]",
-    rf"\A\W*[\[<{{](?:your[ _]|the[ _])?{_CONTENT}[\]>}}]\W*\Z",
+    rf"\A\W*[\[<{{](?:your[ _]|the[ _])?(?:{_CONTENT}[ _])?{_CONTENT}[\]>}}]\W*\Z",
     rf"\A\W*(?:todo|fixme)\b\W*(?:write|add|insert|fill|provide|complete)\b[^\n]{{0,40}}\b{_CONTENT}\b",
     rf"{_SLOT}[^\n]{{0,200}}{_SLOT}",
 )

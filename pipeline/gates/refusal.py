@@ -1,7 +1,7 @@
 # ruff: noqa: E501 - one phrase a line
 """An answer -> the words by which it declines, or talks around the matter; None where it does neither.
 
-Phrases of chat models in ten languages. They count at the beginning of an answer, where a refusal stands, and where
+Phrases of chat models in eleven languages. They count at the beginning of an answer, where a refusal stands, and where
 they speak for the model: in a sentence that begins with them, with a clause before them, or with "I". What an image
 itself says, quoted or transcribed, may well be sorry. Of an image that does not show something a plain answer says so,
 and that is none: "I cannot see a dog".
@@ -78,6 +78,9 @@ _REFUSALS = (
     rf"\b(?:sinto muito|lamento|desculpe|me desculpe|desculpa|peço desculpas?)\b[^.\n]{{0,30}}\bnão (?:posso|consigo|sou capaz de|me é possível|tenho)(?: \w+){{0,2}} (?:{_PT_DO})",
     r"^(?:infelizmente,? )?(?:eu )?não (?:posso|consigo) (?:ajudar|fornecer|identificar|descrever|processar|responder|ver (?:a|as|nenhuma|esta)? ?image[mn])",
     r"\bcomo (?:um |uma )?(?:modelo de (?:linguagem|ia)|ia\b|inteligência artificial|assistente de ia)",
+    # Hindi
+    r"(?:क्षमा (?:करें|कीजिए|करना)|माफ़? ?(?:करें|कीजिए|कीजिएगा)|(?:मुझे )?खेद है|दुर्भाग्य से)[^।\n]{0,60}(?:नहीं (?:\S+ )?(?:सकता|सकती|सकते|पाऊँगा|पाऊंगा|पाऊँगी|पाऊंगी|पा रहा|पा रही)|असमर्थ|सक्षम नहीं)",
+    r"(?:एक )?(?:AI|एआई|कृत्रिम बुद्धिमत्ता)(?: भाषा)?(?: मॉडल)? (?:के रूप में|हूँ|हूं|होने के नाते)|मैं (?:केवल )?(?:एक )?भाषा मॉडल",
     # Italian
     r"\b(?:mi dispiace|mi spiace|scusa|spiacente)\b[^.\n]{0,30}\bnon (?:posso|sono in grado|riesco)\b",
     r"\b(?:in quanto|come) (?:un )?(?:modello (?:linguistico|di linguaggio)|ia\b|intelligenza artificiale)",

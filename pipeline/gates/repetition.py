@@ -139,10 +139,13 @@ def _is_loop(tokens: _Tokens, start: int, length: int, period: int, *, is_exact:
     if not is_exact:  # entries of a list, a log or a timetable differ in their numbers alone
         least = gate.min_repeats + 2 if weight >= 5 else 8 * gate.min_repeats
         return weight >= 0.5 and num_repeats >= (4 if in_table else 1) * least
-    if weight >= 8 and not in_table and "\n" not in piece:
+    is_all = gate.own_words and extra_chars >= 80 and tokens.chars(start, length) >= 0.8 * total
+    if (weight >= 8 or (is_all and weight >= 5)) and not in_table and "\n" not in piece:
         least = (gate.min_repeats + 1) // 2
     elif weight >= 2.5 or len(words) >= 4:
         least = gate.min_repeats + (2 if "\n" in piece else 0)
+    elif gate.own_words and len(letters) >= 2:
+        least = gate.min_repeats + 2
     elif words:
         least = (3 if len(words) == 1 else 2) * gate.min_repeats
     else:

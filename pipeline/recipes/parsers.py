@@ -13,10 +13,15 @@ from pipeline.recipes.boxes import Box, parse_boxes, without_marks
 from schemas.recipe_file import StepFile, Style
 from schemas.rows import ImageRow
 
-PARSERS_VERSION = "1"
+PARSERS_VERSION = "2"
 """Part of every recipe's digest: to be changed with what a function here makes of an answer."""
 
 _FENCED = re.compile(r"```[ \t]*(?P<language>[\w+#.-]*)[^\n]*\n(?P<code>.*?)(?:\n?```|\Z)", re.DOTALL)
+_WRAPPER = re.compile(r"(?:[^\n#|>*`-][^\n]*\n\s*)?```[ \t]*(?P<language>\w*)[ \t]*\n")
+"""At the beginning of an answer, after one line of introduction at most."""
+_PAGE_LANGUAGES = frozenset(("", "markdown", "md", "text", "txt", "plaintext"))
+_MARKUP_LANGUAGES = frozenset(("html", "latex", "tex"))
+_FENCE_LINE = re.compile(r"^[ \t]*```[^\n`]*$", re.MULTILINE)
 _LIST_MARK = re.compile(r"\s*(?:[-*•]|\(?\d{1,3}[.):])\s+")
 
 
@@ -70,7 +75,7 @@ def _caption(answered: Answered) -> Parsed:
 
 
 def _ocr(answered: Answered) -> Parsed:
-    text = _unfenced(answered.text).strip()
+    text = _unwrapped(answered.text).strip()
     return Parsed(values={"text": text}, text=text)
 
 
@@ -162,3 +167,21 @@ def _unfenced(text: str) -> str:
     """What stands in the first fence, if the answer has one; a fence that does not end goes to the end of the text."""
     fenced = _FENCED.search(text)
     return fenced["code"] if fenced else text
+
+
+def _unwrapped(text: str) -> str:
+    """A transcription without the fence around it. Blocks of code that a page has are the page's own and stay."""
+    text = text.strip()
+    begin = _WRAPPER.match(text)
+    if begin is None:
+        return text
+    language, body = begin["language"].casefold(), text[begin.end() :]
+    ends = list(_FENCE_LINE.finditer(body))
+    if language in _MARKUP_LANGUAGES:
+        return body[: ends[0].start()] if ends else body
+    if language not in _PAGE_LANGUAGES or len(ends) % 2 == 0:
+        return body if language in _PAGE_LANGUAGES and not ends else text
+    is_named = bool(language)
+    if not is_named and (len(ends) > 1 or body[ends[0].end() :].strip()):
+        return text  # the page begins with a block of code
+    return body[: ends[-1].start()]

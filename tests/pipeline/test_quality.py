@@ -154,6 +154,13 @@ def test_word_that_comes_again_is_a_loop_in_own_words_alone():
     assert flags("repetition", "blue " * 8) == []
 
 
+def test_piece_that_is_the_whole_answer_is_a_loop_sooner_in_own_words_alone():
+    own_words = {"own_words": True}
+    for text in ("The sign on the wall has a sign on the wall. " * 3, "A man, " + "another man, " * 8):
+        assert flags("repetition", text, gate=own_words) == ["repetition"]
+        assert flags("repetition", text) == []
+
+
 def test_transcription_may_have_a_line_six_times_and_own_words_may_not():
     lines = "I must not talk in class.\n"
     assert flags("repetition", lines * 6) == []
@@ -203,6 +210,7 @@ def test_what_is_left_of_an_answer_answers_no_question(sign: str):
         "This content may violate our usage policies.",
         "Answer: I'm sorry, but I can't assist with that.",
         "Leider kann ich als KI keine Bilder sehen.",
+        "माफ़ कीजिए, मैं इस तस्वीर का वर्णन नहीं कर सकता।",
         "\"I'm sorry, but I can't assist with that.\"",
     ],
 )
@@ -384,6 +392,8 @@ def test_letters_and_signs_of_many_languages_are_no_marks(text: str):
         ("html", "<style>a > b { } </style><script>'<div>'</script>"),
         ("html", '<a title="x > y">z</a>'),
         ("latex", "\\left\\{ x \\right. \\% {a}"),
+        ("latex", "distance = speed times time taken"),
+        ("latex", "\\text{for all real numbers x}"),
         ("javascript", "(((("),
     ],
 )
@@ -401,6 +411,9 @@ def test_code_that_can_be_read_passes(language: str, code: str):
         ("html", "</div>", "ends what was not begun"),
         ("latex", "\\begin{array} {a \\end{array}", "ends what was not begun"),
         ("latex", "\\frac{1}{2", "does not end"),
+        ("latex", "\\quad \\, \\hspace{2em}", "nothing in it"),
+        ("latex", "This shows the area of a circle.", "a sentence"),
+        ("html", "<table><tbody></tbody></table>", "no cell"),
     ],
 )
 def test_code_that_cannot_be_read_says_why(language: str, code: str, why: str):
