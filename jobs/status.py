@@ -9,6 +9,7 @@ from rich.table import Table
 from jobs.exit_codes import EXIT_DONE
 from jobs.progress_text import line_of, table_of
 from pipeline.status import DEAD, RUNNING, Status, status
+from pipeline.worker_deaths import sentence
 
 _STATES = {
     RUNNING: "running",
@@ -54,6 +55,8 @@ def _table(found: Status) -> Table:
 
 def _lines(found: Status) -> list[str]:
     lines = []
+    if deaths := sentence(found.label_actor_deaths):
+        lines.append(f"in run {found.run['number']}, {deaths}")
     if found.quarantined_by_kind:
         kinds = ", ".join(f"{count} {kind}" for kind, count in found.quarantined_by_kind.items())
         lines.append(f"in quarantine: {kinds} (labelmill retry tries them again)")

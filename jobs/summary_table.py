@@ -6,6 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from pipeline.worker_deaths import sentence
 from schemas.tables import PRESENT
 
 
@@ -43,9 +44,8 @@ def _lines(summary: Mapping[str, Any]) -> list[str]:
         )
     else:
         lines.append("this run: nothing was left to label")
-    if deaths := this_run["label_actor_deaths"]:
-        reasons = ", ".join(f"{reason} ({count})" for reason, count in deaths.items())
-        lines.append(f"label actors that died and were replaced: {sum(deaths.values())}: {reasons}")
+    if deaths := sentence(this_run["label_actor_deaths"]):
+        lines.append(f"{deaths}; others took their place")
     if lost := {state: count for state, count in summary["source_states"].items() if state != PRESENT}:
         states = ", ".join(f"{count} {state}" for state, count in sorted(lost.items()))
         lines.append(f"no longer in the source as labelled: {states} (column source_state)")

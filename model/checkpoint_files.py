@@ -35,7 +35,7 @@ def local_folder(path: str | Path, *, weights: bool = True) -> Path:
     if text == NANO:
         return NANO_FOLDER
     if text.startswith("s3://"):
-        return cached_folder(text, lambda name: _is_wanted(name, weights=weights))
+        return cached_folder(text, lambda name: is_wanted(name, weights=weights))
     folder = Path(os.path.expanduser(text))  # which leaves an unknown ~user alone, where pathlib raises RuntimeError
     if folder.is_dir():
         return folder
@@ -52,7 +52,8 @@ def digest(folder: Path) -> str:
     """sha256 (hex) that names the checkpoint's content wherever it lies.
 
     Configuration and tokenizer are hashed whole. Of each weight file the size, the header and 64 evenly spaced blocks
-    of 64 KiB are: training changes every block, and reading 55 GB at the start of every run would cost minutes.
+    of 64 KiB are (a file of up to 4 MiB whole): training changes every block, and reading 55 GB at the start of every
+    run would cost minutes. A part of the weights that lies between the blocks may change unseen, if only it is trained.
     """
     sha = hashlib.sha256()
     for file in sorted(folder.iterdir()):
@@ -61,15 +62,17 @@ def digest(folder: Path) -> str:
         elif file.suffix == ".safetensors":
             sha.update(f"{file.name}\0{file.stat().st_size}\0".encode())
             with file.open("rb") as stream:
-                for offset in _sample_offsets(file.stat().st_size):
+                for offset, num_bytes in sampled_ranges(file.stat().st_size):
                     stream.seek(offset)
-                    sha.update(stream.read(_SAMPLE_BYTES))
+                    sha.update(stream.read(num_bytes))
     return sha.hexdigest()
 
 
-def _sample_offsets(size_bytes: int) -> list[int]:
+def sampled_ranges(size_bytes: int) -> list[tuple[int, int]]:
+    """(offset, bytes) of the blocks of a weight file that `digest` reads, in their order; small files' overlap."""
     last = max(0, size_bytes - _SAMPLE_BYTES)
-    return sorted({last * index // (_SAMPLES_PER_FILE - 1) for index in range(_SAMPLES_PER_FILE)})
+    offsets = sorted({last * index // (_SAMPLES_PER_FILE - 1) for index in range(_SAMPLES_PER_FILE)})
+    return [(offset, min(_SAMPLE_BYTES, size_bytes)) for offset in offsets]
 
 
 def _from_hub(hub_id: str, *, weights: bool) -> Path:
@@ -91,5 +94,6 @@ def _from_hub(hub_id: str, *, weights: bool) -> Path:
     return Path(folder)
 
 
-def _is_wanted(name: str, *, weights: bool) -> bool:
+def is_wanted(name: str, *, weights: bool = True) -> bool:
+    """Whether a file of this name belongs to a checkpoint."""
     return name in CONFIG_FILES or (weights and name.endswith((".safetensors", ".safetensors.index.json")))

@@ -5,6 +5,7 @@ The process lives as long as this one: it ends when the socket to it closes, how
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from model.rank_messages import FromEngine, Piece, RankSettings, Ready, Reply, Stop
+from model.rank_messages import FromEngine, GaveUp, Piece, RankSettings, Ready, Reply, Stop
 from model.sequence import deliver, fail
 from model.text_stream import OnText
 
@@ -48,6 +49,7 @@ class RankHandle:
         self._waiting: dict[int, Future[Any]] = {}
         self._listening: dict[int, OnText] = {}
         self._is_stopped = False
+        self._gave_up = ""
         self._reader: threading.Thread | None = None
 
     @property
@@ -116,9 +118,12 @@ class RankHandle:
     def _read(self) -> None:
         while True:
             try:
-                reply: Reply | Piece = self.connection.recv()
+                reply: Reply | Piece | GaveUp = self.connection.recv()
             except (EOFError, OSError):
                 break
+            if isinstance(reply, GaveUp):
+                self._gave_up = reply.reason
+                continue
             if isinstance(reply, Piece):
                 if (on_text := self._listening.get(reply.number)) is not None:
                     on_text(reply.text)
@@ -141,6 +146,10 @@ class RankHandle:
         except subprocess.TimeoutExpired:
             return f"rank {self.rank} (process {self.pid}) closed its connection"
         how = f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        if code == -signal.SIGKILL:
+            how += ", as the kernel does it where memory runs out"
+        if self._gave_up:
+            how = f"gave up: {self._gave_up}"
         return f"rank {self.rank} (process {self.pid}) {how}"
 
 

@@ -109,6 +109,13 @@ class Piece:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GaveUp:
+    """The last word of a rank whose step failed."""
+
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Reply:
     """To one request: its result, or the error that it met."""
 

@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 import traceback
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from model.rank_messages import (
     AskStats,
     Cancel,
     CloseView,
+    GaveUp,
     OpenView,
     Piece,
     RankSettings,
@@ -38,16 +40,17 @@ from model.rank_messages import (
 from model.text_stream import OnText
 
 EXIT_STEP_FAILED = 70
+_MAX_REASON_CHARS = 200
+_LAST_WORD_S = 2.0
 
 
 class Rank:
     """Answers requests on an event loop; every request is a task, so that one may wait while others run."""
 
-    def __init__(self, engine: Engine, group: RankGroup, connection: Connection) -> None:
-        self._engine, self._group, self._connection = engine, group, connection
+    def __init__(self, engine: Engine, group: RankGroup, outbox: "Outbox") -> None:
+        self._engine, self._group, self._outbox = engine, group, outbox
         self._views: dict[int, ImageView] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
-        self._sending = threading.Lock()
 
     async def serve(self) -> None:
         loop, stopped = asyncio.get_running_loop(), asyncio.Event()
@@ -55,7 +58,7 @@ class Rank:
         def receive() -> None:
             while True:
                 try:
-                    message = self._connection.recv()
+                    message = self._outbox.connection.recv()
                 except (EOFError, OSError):
                     os._exit(0)  # nobody is left who would read an answer, and the loop may be in the middle of a step
                 if isinstance(message, Stop):
@@ -85,11 +88,7 @@ class Rank:
         except Exception as error:  # noqa: BLE001 - whoever asked is told
             reply = Reply(number=message.number, error=error)
         finally:
-            self._send(reply)
-
-    def _send(self, message: Reply | Piece) -> None:
-        with self._sending:
-            self._connection.send(message)
+            self._outbox.send(reply)
 
     async def _result(self, message: Any) -> Any:
         if isinstance(message, OpenView):
@@ -108,7 +107,25 @@ class Rank:
         return None
 
     def _on_text(self, message: Ask) -> OnText | None:
-        return (lambda text: self._send(Piece(number=message.number, text=text))) if message.wants_text else None
+        return (lambda text: self._outbox.send(Piece(number=message.number, text=text))) if message.wants_text else None
+
+
+class Outbox:
+    """What several threads say through one connection."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self._sending = threading.Lock()
+
+    def send(self, message: Reply | Piece | Ready) -> None:
+        with self._sending:
+            self.connection.send(message)
+
+    def send_last(self, message: GaveUp) -> None:
+        """Nothing after it; nor is it sent where another message does not get through."""
+        if self._sending.acquire(timeout=_LAST_WORD_S):
+            with contextlib.suppress(OSError):
+                self.connection.send(message)
 
 
 def main() -> None:
@@ -119,15 +136,16 @@ def main() -> None:
         return
     if settings.num_threads is not None:
         torch.set_num_threads(settings.num_threads)
-    engine, group = _load(settings, connection)
+    outbox = Outbox(connection)
+    engine, group = _load(settings, outbox)
     try:
-        asyncio.run(Rank(engine, group, connection).serve())
+        asyncio.run(Rank(engine, group, outbox).serve())
     finally:
         engine.close()
         group.close()
 
 
-def _load(settings: RankSettings, connection: Connection) -> tuple[Engine, RankGroup]:
+def _load(settings: RankSettings, outbox: Outbox) -> tuple[Engine, RankGroup]:
     device = torch.device(settings.device)
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -137,17 +155,21 @@ def _load(settings: RankSettings, connection: Connection) -> tuple[Engine, RankG
         model = checkpoint.load(folder, device=device, dtype=settings.dtype, share=settings.share, reading=reading)
         processor = Processor.from_checkpoint(folder)
         group = RankGroup(settings.share, rendezvous=settings.rendezvous, device=device, timeout_s=settings.timeout_s)
-        engine = Engine(model, processor, config=EngineConfig(**settings.engine), group=group, on_failure=_give_up)
+        engine = Engine(
+            model, processor, config=EngineConfig(**settings.engine), group=group, on_failure=partial(_give_up, outbox)
+        )
     except (ValueError, RuntimeError) as error:
-        connection.send(Ready(error=f"rank {settings.share.rank}: {' '.join(str(error).split())}"))
+        outbox.send(Ready(error=f"rank {settings.share.rank}: {' '.join(str(error).split())}"))
         sys.exit(1)
     num_bytes = sum(parameter.nbytes for parameter in model.parameters())
-    connection.send(Ready(num_weight_bytes=num_bytes, num_weight_bytes_read=reading.num_bytes))
+    outbox.send(Ready(num_weight_bytes=num_bytes, num_weight_bytes_read=reading.num_bytes))
     return engine, group
 
 
-def _give_up(error: BaseException) -> None:
+def _give_up(outbox: Outbox, error: BaseException) -> None:
     traceback.print_exception(error)
+    words = " ".join(str(error).split())[:_MAX_REASON_CHARS]
+    outbox.send_last(GaveUp(reason=f"{type(error).__name__}: {words}"))
     with contextlib.suppress(OSError):
         sys.stderr.flush()
     os._exit(EXIT_STEP_FAILED)

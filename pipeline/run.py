@@ -4,8 +4,8 @@ What the command line prints is not known here; progress is handed to a callback
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -22,11 +22,11 @@ from pipeline.progress import Phase, Progress
 from pipeline.recipes.description import describe
 from pipeline.run_progress import RunProgress, counting
 from pipeline.stopping import stop_on_signal
-from pipeline.storage import join_uri, open_store
+from pipeline.storage import StorageError, join_uri, open_store
 from pipeline.versions import point_to_latest, remove_version, version_name, version_uri
 from pipeline.whole_shards import Finalized, dataset_files
 from pipeline.work import Work, inspect
-from pipeline.worker_deaths import WorkerDeaths
+from pipeline.worker_deaths import WorkerDeaths, sentence
 from schemas import __version__
 from schemas.job import JobSpec
 
@@ -186,7 +186,7 @@ def _label(
     tell("starting")
     lease.report(lambda: asdict(progress.now()))
     told = run_metrics(work.job.name, allotment.shards, num_images_of=_num_images_of(work))
-    with cluster() as size, _counted(work, allotment, progress), told as metrics:
+    with _telling_deaths(work), cluster() as size, _counted(work, allotment, progress), told as metrics:
         ranks = expert_ranks(work.job.engine, work.job.checkpoint, size)
         needs_gpu = work.job.engine.device == "cuda"
         placement = Placement.for_cluster(size, work.job.resources, expert_ranks=ranks, needs_gpu=needs_gpu)
@@ -211,6 +211,20 @@ def _label(
             if stopping.requested.is_set() and not watched.spent:
                 raise KeyboardInterrupt
             return watched.spent or (f"budget.max_images ({budget.max_images})" if allotment.leaves_some else "")
+
+
+@contextmanager
+def _telling_deaths(work: Work) -> Iterator[None]:
+    """A run that fails writes no summary: its error says which label actors died before."""
+    from pipeline.cluster import RunFailedError
+
+    try:
+        yield
+    except RunFailedError as error:
+        with suppress(StorageError):
+            if told := sentence(WorkerDeaths(work.folder.in_hand_uri, work.wanted.run).by_reason()):
+                raise RunFailedError(f"{error}; before that, {told}") from error
+        raise
 
 
 _NO_GPUS = "budget.max_gpu_hours is never spent here: no label actor has a GPU; budget.deadline limits the time"

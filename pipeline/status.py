@@ -5,6 +5,7 @@ run was started, whether that process still lives.
 """
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -20,6 +21,7 @@ from pipeline.parquet_members import open_table
 from pipeline.settled import settle
 from pipeline.storage import canonical_uri
 from pipeline.work import RUN_FILE, absences, listed_shards
+from pipeline.worker_deaths import WorkerDeaths
 
 RUNNING, DEAD = "running", "dead"
 NOT_RENEWED_S = 8 * RENEW_S
@@ -39,6 +41,8 @@ class Status:
     """(image, recipe) pairs."""
     run: dict[str, Any] = field(default_factory=dict)
     """Of the last run: number, who, since when, last sign of life, and what it says of itself."""
+    label_actor_deaths: dict[str, int] = field(default_factory=dict)
+    """Of the last run, by reason; see `pipeline.worker_deaths`."""
     dataset: dict[str, Any] | None = None
     """What the dataset holds, as the summary of the run that wrote it says; None before the first."""
 
@@ -56,6 +60,7 @@ def status(output: str) -> Status:
     if summary is not None:
         found.dataset = {key: summary[key] for key in ("num_images", "num_rows", "num_quarantined_images")}
         found.dataset["finished_at"] = summary["times"]["finished_at"]
+    found.label_actor_deaths = _deaths(folder, found.run["number"], summary)
     if run is not None:
         _count(folder, run, found)
     return found
@@ -88,6 +93,13 @@ def _about(lease: LeaseRecord) -> dict[str, Any]:
         "message": lease.message,
         "progress": dict(lease.progress),
     }
+
+
+def _deaths(folder: RunFolder, number: int, summary: Mapping[str, Any] | None) -> dict[str, int]:
+    """A run that wrote a summary may have left no records; one that failed or goes on has nothing else."""
+    if summary is not None and summary["this_run"].get("number") == number:
+        return dict(summary["this_run"].get("label_actor_deaths", {}))
+    return WorkerDeaths(folder.in_hand_uri, number).by_reason()
 
 
 def _age_s(time: str) -> float:

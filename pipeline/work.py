@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from model.checkpoint_files import digest as checkpoint_digest
-from model.checkpoint_files import local_folder
+from model.checkpoint_outline import outlined
 from model.prompt import Processor
 from pipeline.absent import ShardAbsences, put_absent
 from pipeline.checkpoint_check import check_checkpoint
@@ -36,6 +36,9 @@ from schemas.recipe_specs import columns_of
 from schemas.tables import ALL_TABLES, SCHEMA_VERSION, carried_name
 
 RUN_FILE, JOB_FILE = "run.json", "job.yaml"
+
+_OBJECTS = "checkpoint objects"
+"""Key of an identity, if the checkpoint lies in a store. See `_are_rewritten`."""
 
 _LATER_SOURCE_KEYS = ("pdf_dpi",)
 
@@ -188,16 +191,18 @@ def inspect(job: JobSpec, *, probe_output: bool = True) -> InspectedJob:
     earlier = folder.get_json(RUN_FILE)
     if earlier is None:
         _refuse_foreign_files(output_uri)
-    checkpoint_folder = local_folder(job.checkpoint)  # once: on S3 each call lists the prefix
-    check_checkpoint(checkpoint_folder)
-    processor = Processor.from_checkpoint(checkpoint_folder)
-    digest = checkpoint_digest(checkpoint_folder)
+    with outlined(job.checkpoint) as outline:  # this process may be on a machine that never runs the model
+        check_checkpoint(outline.folder)
+        processor = Processor.from_checkpoint(outline.folder)
+        digest = checkpoint_digest(outline.folder)
     recipes = make_recipes(job.recipes, checkpoint_digest=digest)
     columns = _columns(recipes)
     source = open_source(job.source, columns, without=folder.written_uris, limits=job.limits)
     _refuse_colliding_columns(source.carried_schema, job)
     uri_policy = UriPolicy.of_source(job.source, source.folder_uri)
     identity = _identity(job, digest, recipes, columns, source.carried_schema)
+    if outline.objects is not None:
+        identity[_OBJECTS] = {"uri": canonical_uri(job.checkpoint), "sha256": outline.objects}
     if earlier is not None:
         _refuse_changes(earlier["identity"], identity, output_uri)
     return InspectedJob(
@@ -312,6 +317,11 @@ def _refuse_changes(earlier: Mapping[str, Any], now: Mapping[str, Any], output_u
         for key in ("schema_version", "output.keep_versions", "source", "columns carried along", "checkpoint digest")
         if earlier.get(key) != now[key]
     ]
+    if "checkpoint digest" not in changed and _are_rewritten(earlier.get(_OBJECTS), now.get(_OBJECTS)):
+        changed.append(
+            f"state of the weight files in {now[_OBJECTS]['uri']} (written again since, by their ETags; the same bytes "
+            "may be used from another prefix)"
+        )
     for use, column in now["columns read"].items():
         if (before := earlier.get("columns read", {}).get(use)) != column:
             changed.append(f"column of {use.replace('_', ' ')} ({before or 'none'} then, {column or 'none'} now)")
@@ -325,6 +335,14 @@ def _refuse_changes(earlier: Mapping[str, Any], now: Mapping[str, Any], output_u
             f"output {output_uri} was made by an earlier run with another {', '.join(changed)}: "
             "choose another output, or undo the change (adding recipes or images is fine)"
         )
+
+
+def _are_rewritten(earlier: Mapping[str, str] | None, now: Mapping[str, str] | None) -> bool:
+    """Whether the objects at one place are others than before. At another place there is only the digest to compare: a
+    copy has ETags of its own, as have objects that were uploaded in other parts. Earlier releases recorded none."""
+    if earlier is None or now is None or earlier["uri"] != now["uri"]:
+        return False
+    return earlier["sha256"] != now["sha256"]
 
 
 def _refuse_foreign_files(output_uri: str) -> None:

@@ -4,21 +4,27 @@
     <output>/_run/in_hand/<run>/deaths/again-<actor>-<once>.json   by one that is started in the place of a dead one
 
 Written to the store, because who dies tells nobody, and a successor may run on another machine under the same name.
-Where there are more successors than reasons, somebody killed the process, or its machine is gone. Knows no Ray.
+Every record is an object of its own, so that nobody overwrites another's; a run in which nobody dies writes none. Where
+there are more successors than reasons, somebody killed the process (the kernel, if memory ran out), or its machine is
+gone. A death that ends the run has no successor, and is what the run fails with. Knows no Ray.
 """
 
 import json
+import re
 import sys
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from pipeline.redact import redacted
 from pipeline.storage import StorageError, join_uri, open_store
 
-UNTOLD = "killed, or lost with its machine"
+UNTOLD = "killed (out of memory?), or lost with its machine"
+MAX_REASON_CHARS = 300
 _FOLDER = "deaths"
+_PROCESS_NUMBER = re.compile(r" \(process \d+\)")
+"""Which would make every reason one of its own; it is in the log."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +32,14 @@ class Actor:
     name: str
     """The same for whoever takes its place."""
     is_successor: bool
+
+
+def sentence(by_reason: Mapping[str, int]) -> str:
+    """ "" where nobody died."""
+    if not by_reason:
+        return ""
+    total, reasons = sum(by_reason.values()), "; ".join(f"{reason} ({count})" for reason, count in by_reason.items())
+    return f"{total} label actor{'s' if total > 1 else ''} died: {reasons}"
 
 
 class WorkerDeaths:
@@ -47,7 +61,8 @@ class WorkerDeaths:
     def end_because_of(self, reason: str) -> None:
         """Of an actor that is about to end itself."""
         if self._this_actor is not None:
-            self._put(f"why-{self._this_actor().name}", {"reason": redacted(reason)})
+            short = _PROCESS_NUMBER.sub("", " ".join(redacted(reason).split()))[:MAX_REASON_CHARS]
+            self._put(f"why-{self._this_actor().name}", {"reason": short})
 
     def by_reason(self) -> dict[str, int]:
         """The most frequent first."""

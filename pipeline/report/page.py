@@ -17,6 +17,7 @@ from pipeline.report.gallery import Card, cards, grouped
 from pipeline.report.rows import OpenRun
 from pipeline.status import Status, status
 from pipeline.storage import join_uri, open_store, shown_uri
+from pipeline.worker_deaths import sentence
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +78,7 @@ def render(state: Status, run: OpenRun | None, facts: Facts, shown: Sequence[Car
         summary=run.summary if run is not None else None,
         outcomes=(*OUTCOMES, "pending"),
         rates=_rates(run),
+        deaths=sentence(state.label_actor_deaths),
         facts=facts,
         charts=[(title, Markup(svg)) for title, svg in drawn],
         has_expert_load=bool(expert_imbalance),

@@ -1,11 +1,13 @@
 """Killed drivers and workers, at random moments: after reruns the dataset is that of an undisturbed run."""
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 from PIL import Image, ImageDraw
 
+from pipeline.worker_deaths import UNTOLD
 from tests.command import labelmill, write_job
 from tests.faults.disturbed import DRIVER, NODE, WORKERS, Kills, assert_same_dataset, run_until_done
 
@@ -62,4 +64,6 @@ def test_each_kind_of_process_may_die(tmp_path, source, undisturbed, kind):
     kills = Kills(seed=len(kind), num_left=1, kinds=(kind,), mean_pause_s=0.3)
     run_until_done(job_at(tmp_path, source, tmp_path / "out"), kills)
     assert kills.by_kind == {kind: 1}
+    deaths = json.loads((tmp_path / "out" / "_run" / "summary.json").read_text())["this_run"]["label_actor_deaths"]
+    assert deaths in ([{}, {UNTOLD: 1}] if kind == "label actor" else [{}])  # one that nobody needs has no successor
     assert_same_dataset(str(tmp_path / "out"), undisturbed)

@@ -73,7 +73,9 @@ def test_ranks_that_are_killed_cost_no_row_and_leave_no_process(tmp_path, source
     summary = json.loads((tmp_path / "job" / "out" / "_run" / "summary.json").read_text())
     deaths = summary["this_run"]["label_actor_deaths"]
     assert sum(deaths.values()) >= 1
-    assert all(re.search(r"rank \d", reason) for reason in deaths), deaths
+    assert all(re.match(r"rank \d was ended by signal 9", reason) for reason in deaths), deaths
+    told = labelmill("status", tmp_path / "job" / "out").stdout
+    assert f"label actor{'s' if sum(deaths.values()) > 1 else ''} died: rank " in told
     end = time.monotonic() + SETTLED_S
     while set(ranks_running()) - before and time.monotonic() < end:
         time.sleep(0.1)

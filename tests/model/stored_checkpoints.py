@@ -37,9 +37,9 @@ def put(uri: str, content: Mapping[str, bytes] = CONTENT) -> str:
     return uri
 
 
-def put_in_parts(uri: str, name: str) -> bytes:
-    """Two parts, the smallest that a store takes."""
-    body = random.Random(3).randbytes(5 * 1024 * 1024 + 1000)
+def put_in_parts(uri: str, name: str, body: bytes | None = None) -> bytes:
+    """The smallest parts that a store takes; two, if no body is given."""
+    body = random.Random(3).randbytes(5 * 1024 * 1024 + 1000) if body is None else body
     bucket, _, prefix = uri.removeprefix("s3://").partition("/")
     config = TransferConfig(multipart_threshold=len(body), multipart_chunksize=5 * 1024 * 1024)
     boto3.session.Session().client("s3").upload_fileobj(io.BytesIO(body), bucket, f"{prefix}/{name}", Config=config)

@@ -114,3 +114,23 @@ def test_rank_that_dies_while_it_starts_is_told_at_once_and_takes_the_others_alo
     with pytest.raises(EngineDiedError, match=r"rank 1 .* signal 9"):
         ranked("base-like", 2)
     assert all_gone(started)
+
+
+def test_rank_that_hangs_is_given_up_by_the_others_and_they_say_why():
+    with ranked("base-like", 2, rank_timeout_s=10) as engine:
+        pids = engine.pids
+        engine.generate([ask("Hi")])
+
+        async def ask_while_one_is_stopped() -> object:
+            async with engine.open([image("wide")]) as view:
+                waiting = asyncio.create_task(view.generate("Go on", max_new_tokens=400, ignore_eos=True))
+                await asyncio.sleep(0.2)
+                os.kill(pids[1], signal.SIGSTOP)
+                return (await asyncio.gather(waiting, return_exceptions=True))[0]
+
+        error = asyncio.run(ask_while_one_is_stopped())
+        assert isinstance(error, EngineDiedError)
+        assert "rank 0" in str(error)
+        assert "gave up: " in str(error)
+        assert "Timed out" in str(error)
+        assert all_gone(pids)

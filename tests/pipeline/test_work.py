@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pyarrow as pa
 import pytest
 
-from model.checkpoint_files import NANO_FOLDER
+from model.checkpoint_files import NANO_FOLDER, sampled_ranges
 from model.prompt import Processor
 from pipeline import checkpoint_check
 from pipeline.http import HttpStore
@@ -16,6 +16,8 @@ from pipeline.recorded_recipes import read_recipes
 from pipeline.storage import StorageError, join_uri, open_store
 from pipeline.uri_policy import UriPolicy
 from schemas.job import load_job
+from tests.model.stored_checkpoints import put as put_objects
+from tests.model.stored_checkpoints import put_in_parts
 from tests.pipeline.asked import put_recipe
 from tests.pipeline.outputs import commit_all, files_below, finalized, job_of, names_in, pending, put_images, resolve
 from tests.pipeline.tables import put_table
@@ -61,6 +63,50 @@ def test_work_names_the_checkpoint_and_its_resolutions(source, tmp_path):
     name, _, digest = work.checkpoint.partition("@")
     assert (name, len(digest)) == ("nano", 12)
     assert work.candidate_resolutions == Processor.from_checkpoint("nano").config.candidate_resolutions
+
+
+def nano_at(prefix: str, **others: bytes) -> str:
+    return put_objects(prefix, {path.name: path.read_bytes() for path in NANO_FOLDER.iterdir()} | others)
+
+
+def test_checkpoint_in_a_store_is_the_same_one_and_its_weights_stay_there(source, tmp_path, bucket, monkeypatch):
+    monkeypatch.setenv("LABELMILL_CACHE", str(tmp_path / "cache"))
+    here = work_of(source, tmp_path / "out")
+    there = work_of(source, tmp_path / "out", checkpoint=nano_at(f"{bucket}/nano"))
+    assert there.checkpoint.rpartition("@")[2] == here.checkpoint.rpartition("@")[2]
+    assert there.recipe_digests == here.recipe_digests
+    assert not (tmp_path / "cache").exists()
+
+
+def test_weight_that_changed_in_its_place_is_refused_wherever_it_stands_in_the_file(source, tmp_path, bucket):
+    weights = (NANO_FOLDER / "model.safetensors").read_bytes()
+    sampled = {place for begin, length in sampled_ranges(len(weights)) for place in range(begin, begin + length)}
+    place = next(place for place in range(len(weights) // 2, len(weights)) if place not in sampled)
+    changed = weights[:place] + bytes([weights[place] ^ 1]) + weights[place + 1 :]
+    work_of(source, tmp_path / "out", checkpoint=nano_at(f"{bucket}/nano"))
+    work_of(source, tmp_path / "out", checkpoint=nano_at(f"{bucket}/nano"))
+    message = refusal(source, tmp_path / "out", checkpoint=nano_at(f"{bucket}/nano", **{"model.safetensors": changed}))
+    assert f"another state of the weight files in {bucket}/nano (written again since" in message
+
+
+def test_bytes_that_were_uploaded_in_other_parts_go_on_from_another_prefix(source, tmp_path, bucket):
+    work_of(source, tmp_path / "out", checkpoint=nano_at(f"{bucket}/nano"))
+    weights = (NANO_FOLDER / "model.safetensors").read_bytes()
+    for prefix in ("nano", "copy"):
+        nano_at(f"{bucket}/{prefix}")
+        put_in_parts(f"{bucket}/{prefix}", "model.safetensors", weights)
+    assert "another state of the weight files" in refusal(source, tmp_path / "out", checkpoint=f"{bucket}/nano")
+    work_of(source, tmp_path / "out", checkpoint=f"{bucket}/copy")
+
+
+def test_output_of_a_release_that_recorded_no_objects_goes_on(source, tmp_path, bucket):
+    uri = nano_at(f"{bucket}/nano")
+    work_of(source, tmp_path / "out", checkpoint=uri)
+    run_file = tmp_path / "out" / "_run" / "run.json"
+    run = json.loads(run_file.read_text())
+    del run["identity"]["checkpoint objects"]
+    run_file.write_text(json.dumps(run))
+    work_of(source, tmp_path / "out", checkpoint=uri)
 
 
 def test_job_is_kept_beside_its_run(source, output):

@@ -4,7 +4,7 @@ import pickle
 
 import pytest
 
-from pipeline.worker_deaths import UNTOLD, Actor, WorkerDeaths
+from pipeline.worker_deaths import MAX_REASON_CHARS, UNTOLD, Actor, WorkerDeaths, sentence
 from tests.pipeline.outputs import files_below
 
 NO_RANK = "rank 1 was ended by signal 9"
@@ -43,6 +43,31 @@ def test_deaths_have_the_reasons_that_were_told_and_those_of_others_are_counted(
     actor(uri, "c", is_successor=True).start()
     actor(uri, "c", is_successor=True).end_because_of("rank 0 was ended by signal 9")
     assert WorkerDeaths(uri, 1).by_reason() == {NO_RANK: 2, "rank 0 was ended by signal 9": 1, UNTOLD: 1}
+
+
+def test_reasons_that_differ_in_a_process_number_are_one(uri: str):
+    for process in (17, 18):
+        actor(uri, "a", is_successor=False).end_because_of(f"rank 1 (process {process}) was ended by signal 9")
+    assert WorkerDeaths(uri, 1).by_reason() == {NO_RANK: 2}
+
+
+def test_reason_is_short_and_one_line(uri: str):
+    actor(uri, "a", is_successor=False).end_because_of("rank 0 gave up:\n" + 1000 * "x")
+    ((reason, _),) = WorkerDeaths(uri, 1).by_reason().items()
+    assert reason.startswith("rank 0 gave up: xxx")
+    assert len(reason) == MAX_REASON_CHARS
+
+
+@pytest.mark.parametrize(
+    ("by_reason", "told"),
+    [
+        ({}, ""),
+        ({NO_RANK: 1}, f"1 label actor died: {NO_RANK} (1)"),
+        ({NO_RANK: 2, UNTOLD: 1}, f"3 label actors died: {NO_RANK} (2); {UNTOLD} (1)"),
+    ],
+)
+def test_deaths_are_one_sentence(by_reason: dict[str, int], told: str):
+    assert sentence(by_reason) == told
 
 
 def test_deaths_of_another_run_do_not_count(uri: str):
