@@ -41,8 +41,8 @@ name: demo
 source: s3://{BUCKET}/images/{SCENES_FILE}
 checkpoint: nano
 recipes:
-  - {{name: ocr, variants: [0], max_new_tokens: 128}}   # nano was trained on the first wording of each
-  - {{name: caption, variants: [0], hints: [ocr], max_new_tokens: 64}}
+  - {{name: ocr, max_new_tokens: 128}}
+  - {{name: caption, hints: [ocr], max_new_tokens: 64}}
   - {{name: grounding, queries_from: queries, max_new_tokens: 96}}
   - {{name: qa, questions_from: questions, max_new_tokens: 32}}
 output: s3://{BUCKET}/labels
@@ -54,8 +54,8 @@ name: demo
 source: s3://{BUCKET}/images/
 checkpoint: nano
 recipes:
-  - {{name: ocr, variants: [0], max_new_tokens: 128}}   # nano was trained on the first wording of each
-  - {{name: caption, variants: [0], hints: [ocr], max_new_tokens: 64}}
+  - {{name: ocr, max_new_tokens: 128}}
+  - {{name: caption, hints: [ocr], max_new_tokens: 64}}
   - {{name: grounding, queries: ["the red circle", "the sign"], max_new_tokens: 96}}
   - {{name: qa, questions: ["How many shapes are there?", "What does the sign say?"], max_new_tokens: 32}}
 output: s3://{BUCKET}/labels

@@ -32,7 +32,7 @@ DENSE_WEIGHT = 0.3
 ALIGNMENT_STEPS = 300
 """At first a decoder that knows nothing yet does not move the tower."""
 EASIER_STEPS, SHARPENING_STEPS = 400, 1200
-REST_SHARE = 0.6
+REST_SHARE = 0.35
 """Of a stage that starts from a checkpoint, the part that leaves the tower as it is: it sees well already, the decoder
 has more to learn, and the dense head, which no checkpoint brings, begins anew."""
 BIAS_RATE = 2e-3

@@ -43,7 +43,7 @@ class Plan:
     """What one run trains."""
 
     dense_steps: int = 6500
-    joint_steps: int = 3600
+    joint_steps: int = 4500
     images_per_step: int = 24
     start: Path | None = None
     """A checkpoint folder whose weights the joint stage starts from, instead of the dense stage's."""
