@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from pipeline.parquet_members import open_table
 from pipeline.storage import join_uri, open_store
@@ -59,6 +60,21 @@ class TableParts:
             yield f"table {self.table}: its parts are of {' and of '.join(map(str, totals or [0]))}: run the job again"
         for index in sorted({*range(max(totals, default=0))} - {index for index, _ in self.numbers}):
             yield f"table {self.table}: part {index} of 0..{totals[-1] - 1} is missing: run the job again"
+
+
+def batches_from(file: pq.ParquetFile, row: int, batch_rows: int) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """The rows of one file from number `row` on, in batches of at most so many, each with the number of its first row.
+    Row groups before them are not read."""
+    end = 0
+    for group in range(file.num_row_groups):
+        begin, end = end, end + file.metadata.row_group(group).num_rows
+        if end <= row:
+            continue
+        for batch in file.iter_batches(batch_rows, row_groups=[group], use_threads=False):
+            left_out = min(max(0, row - begin), batch.num_rows)
+            if left_out < batch.num_rows:
+                yield begin + left_out, batch.slice(left_out)
+            begin += batch.num_rows
 
 
 def read_parts(
