@@ -12,11 +12,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.app.previews import Preview, Previews
 from pipeline.exports.finished_run import FinishedRun
 from pipeline.exports.pictures import fetch_of
 from pipeline.manifest import image_rows, sample_ids
 from pipeline.parquet_members import open_table
+from pipeline.previews import Preview, Previews
 from pipeline.storage import StorageError
 from pipeline.table_parts import batches_from
 from schemas.errors import ErrorKind, RowError
