@@ -13,8 +13,13 @@ MIN_FONT_PX = 12
 _GOLDEN_RATIO = 0.618034
 
 
-def draw_boxes(picture: Image.Image, labels: Sequence[Label], path: Path) -> int:
+def draw_boxes(
+    picture: Image.Image, labels: Sequence[Label], path: Path, *, size_px: tuple[int, int] | None = None
+) -> int:
     """Draws onto a copy, as large as the picture. Returns the number of boxes.
+
+    Args:
+        size_px: (width, height) of the image in whose pixels the boxes are; by default that of the picture.
 
     Raises ValueError where the file cannot be written.
     """
@@ -23,7 +28,8 @@ def draw_boxes(picture: Image.Image, labels: Sequence[Label], path: Path) -> int
     width_px = max(2, round(max(picture.size) / 300))
     font = ImageFont.load_default(size=max(MIN_FONT_PX, round(max(picture.size) / 45)))
     colors: dict[str, tuple[int, int, int]] = {}
-    boxes = list(_boxes(labels))
+    width, height = size_px or picture.size
+    boxes = [_scaled(box, picture.width / width, picture.height / height) for box in _boxes(labels)]
     for box in boxes:
         color = colors.setdefault(box["label"], _color(len(colors)))
         corners = (box["x1"], box["y1"], max(box["x1"], box["x2"] - 1), max(box["y1"], box["y2"] - 1))
@@ -41,6 +47,14 @@ def _boxes(labels: Sequence[Label]) -> Iterator[Mapping[str, Any]]:
     for label in labels:
         if not label.values.get("image_index"):  # of a sample's first image
             yield from label.values.get("boxes", ())
+
+
+def _scaled(box: Mapping[str, Any], per_x: float, per_y: float) -> Mapping[str, Any]:
+    return {
+        **box,
+        **{key: box[key] * per_x for key in ("x1", "x2")},
+        **{key: box[key] * per_y for key in ("y1", "y2")},
+    }
 
 
 def _name(

@@ -4,8 +4,9 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from PIL import Image
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -13,11 +14,13 @@ from rich.table import Table
 from jobs.draw_boxes import draw_boxes
 from jobs.exit_codes import EXIT_DONE, EXIT_FAILED
 from jobs.job_file import read_job
-from pipeline.decode import decode_image
 from pipeline.recipes import load_recipe
 from schemas.errors import RowError
-from schemas.job import JobError, JobSpec
+from schemas.job import JobError, JobSpec, LimitsSpec
 from schemas.rows import ImageRow, Label
+
+if TYPE_CHECKING:
+    from pipeline.label_here import LabelledHere
 
 
 def label_files(
@@ -31,8 +34,8 @@ def label_files(
     draw: Path | None,
     as_json: bool,
 ) -> int:
-    """Returns the exit code: 1 where an image or a recipe failed, with the reason printed; of several images the others
-    are labelled all the same. One image that fails raises ValueError."""
+    """Returns the exit code: 1 where an image or a recipe failed, or an image could not be drawn, with the reason
+    printed; of several images the others are labelled all the same. One image that fails raises ValueError."""
     job = _job(images[0], recipes, questions, queries, checkpoint, overrides)
     if draw is not None and draw.suffix.lower() != ".png":
         raise ValueError(f"--draw writes a PNG: give a name that ends in .png, not {draw}")
@@ -41,6 +44,7 @@ def label_files(
     done = label_here(images, recipes=job.recipes, checkpoint=job.checkpoint, engine=job.engine, limits=job.limits)
     if len(done) == 1 and done[0].row.error is not None:
         raise ValueError(_failure(done[0].row.error))
+    all_drawn = True
     console = Console(soft_wrap=True, highlight=False, markup=False)
     for number, (image, found) in enumerate(zip(images, done, strict=True), 1):
         row = found.row
@@ -55,13 +59,24 @@ def label_files(
                 console.print(f"{recipe} failed ({error.kind}): {error.message}")
         if draw is not None and row.error is None:
             path = draw if len(done) == 1 else draw.with_stem(f"{draw.stem}-{number}")
-            seen = decode_image(
-                found.encoded, max_pixels=job.limits.max_pixels, min_decoded_fraction=job.limits.min_decoded_fraction
-            )
-            num_boxes = draw_boxes(seen.image, row.labels, path)
-            print(f"{num_boxes} boxes drawn into {path}", file=sys.stderr)
+            all_drawn &= _draw(image, found, job.limits, path)
     failed = any(found.row.error is not None or found.row.recipe_errors for found in done)
-    return EXIT_FAILED if failed else EXIT_DONE
+    return EXIT_FAILED if failed or not all_drawn else EXIT_DONE
+
+
+def _draw(image: str, found: "LabelledHere", limits: LimitsSpec, path: Path) -> bool:
+    """Whether that went well; else the reason is printed. Raises ValueError where the file cannot be written."""
+    from pipeline.previews import large_preview
+
+    row = found.row
+    seen = large_preview(found.encoded, limits, width_px=row.width_px, height_px=row.height_px)
+    if isinstance(seen, RowError):
+        print(f"{image} cannot be drawn: {_failure(seen)}", file=sys.stderr)
+        return False
+    size_px = seen.width_px, seen.height_px
+    num_boxes = draw_boxes(Image.fromarray(seen.pixels), row.labels, path, size_px=size_px)
+    print(f"{num_boxes} boxes drawn into {path}", file=sys.stderr)
+    return True
 
 
 def _job(

@@ -4,7 +4,6 @@ Does not know what is in the rows, nor where their order comes from.
 """
 
 import hashlib
-import re
 import tempfile
 from collections.abc import Mapping
 
@@ -13,13 +12,13 @@ import pyarrow.parquet as pq
 
 from pipeline.ledger import RunFolder
 from pipeline.storage import join_uri, open_store
+from pipeline.table_parts import TableParts, part_name
 from schemas.tables import table_schema
 
 ROWS_PER_PART = 500_000
 BYTES_PER_PART = 256 * 1024 * 1024
 ROWS_PER_GROUP = 10_000
 BYTES_PER_GROUP = 32 * 1024 * 1024
-PART_NAME = re.compile(r"part-(?P<index>\d{5})-of-(?P<total>\d{5})\.parquet")
 
 
 class PartWriter:
@@ -64,13 +63,12 @@ class PartWriter:
         folder_uri = join_uri(self._dataset_uri, self._table)
         store = open_store(folder_uri)
         total = len(self._partial_uris)
-        names = [f"part-{index:05d}-of-{total:05d}.parquet" for index in range(total)]
+        names = [part_name(index, total) for index in range(total)]
         for name, partial_uri in zip(names, self._partial_uris, strict=True):
             store.put(join_uri(folder_uri, name), store.get(partial_uri))
-        for info in list(store.list_or_empty(folder_uri)):
-            name = info.uri.removeprefix(f"{folder_uri}/")
-            if name not in names and PART_NAME.fullmatch(name):  # nothing but our own is ever removed
-                store.delete(info.uri)
+        for uri in TableParts.at(self._dataset_uri, self._table).uris:  # nothing but our own is ever removed
+            if uri.removeprefix(f"{folder_uri}/") not in names:
+                store.delete(uri)
         for partial_uri in self._partial_uris:
             store.delete(partial_uri)
         return {f"{self._table}/{name}": sha256 for name, sha256 in zip(names, self._sha256, strict=True)}

@@ -185,8 +185,13 @@ def _label(
 
     tell("starting")
     lease.report(lambda: asdict(progress.now()))
-    told = run_metrics(work.job.name, allotment.shards, num_images_of=_num_images_of(work))
-    with _telling_deaths(work), cluster() as size, _counted(work, allotment, progress), told as metrics:
+    told = run_metrics(work.job.name, progress)
+    with (
+        _telling_deaths(work),
+        cluster() as size,
+        told as metrics,
+        _counted(work, allotment, progress, metrics.tell_pending),
+    ):
         ranks = expert_ranks(work.job.engine, work.job.checkpoint, size)
         needs_gpu = work.job.engine.device == "cuda"
         placement = Placement.for_cluster(size, work.job.resources, expert_ranks=ranks, needs_gpu=needs_gpu)
@@ -242,11 +247,14 @@ def _restricted(work: Work, allotment: Allotment) -> Work:
     return replace(work, wanted=replace(work.wanted, max_images_of=some))
 
 
-def _counted(work: Work, allotment: Allotment, progress: RunProgress) -> AbstractContextManager[None]:
+def _counted(
+    work: Work, allotment: Allotment, progress: RunProgress, on_count: Callable[[], None]
+) -> AbstractContextManager[object]:
     """Tells the progress how much there is to label, at once or in time."""
     if allotment.num_images is None:
-        return counting(progress, allotment.shards, _num_images_of(work))
+        return counting(progress, allotment.shards, _num_images_of(work), on_count=on_count)
     progress.expect(allotment.num_images)
+    on_count()
     return nullcontext()
 
 

@@ -4,6 +4,7 @@ Asked from the thread that renews the lease while the run adds receipts. What it
 """
 
 import contextlib
+import logging
 import threading
 import time
 from collections import Counter
@@ -19,6 +20,7 @@ from pipeline.throughput import Throughput
 from pipeline.timeline import Timeline
 
 _COURSE = ("num_images", "num_output_tokens")
+_log = logging.getLogger(__name__)
 
 
 class RunProgress:
@@ -34,7 +36,8 @@ class RunProgress:
         self._labels_by_recipe: Counter[str] = Counter()
         self._quarantined_by_kind: Counter[str] = Counter()
         self._expert_loads: expert_load.Loads = ()
-        self._num_to_label: int | None = None
+        self._num_to_label = 0
+        self._all_counted = False
 
     def begin_labeling(self) -> None:
         """Speeds count from here on."""
@@ -42,10 +45,24 @@ class RunProgress:
             self.phase = "labeling"
             self._throughput, self._began = Throughput(clock=self._clock), self._clock()
 
-    def expect(self, num_images: int) -> None:
-        """So many images are this run's to label."""
+    def expect(self, num_images: int, *, more_follow: bool = False) -> None:
+        """So many images more are this run's to label.
+
+        Args:
+            more_follow: other shards are still to be counted; until they are, nobody says when the run ends.
+        """
         with self._lock:
-            self._num_to_label = num_images
+            self._num_to_label += num_images
+            self._all_counted = not more_follow
+
+    @property
+    def num_pending(self) -> int:
+        """Of the images counted so far, those that are not committed yet."""
+        with self._lock:
+            return self._num_pending()
+
+    def _num_pending(self) -> int:
+        return max(0, self._num_to_label - int(self._throughput.sums.get("num_images", 0)))
 
     def add(self, receipt: Mapping[str, Any]) -> None:
         """Of one block, as the sink wrote it."""
@@ -62,12 +79,11 @@ class RunProgress:
         with self._lock:
             sums, lately = self._throughput.sums, self._throughput.of_window()
             counts = {name: int(sums.get(name, 0)) for name in COUNTS}
-            done = counts["num_images"]
-            pending = None if self._num_to_label is None else max(0, self._num_to_label - done)
+            pending = self._num_pending() if self._all_counted else None
             per_s, since_start = self._throughput.per_s, self._throughput.per_s_since_start
             return Progress(
                 phase=self.phase,
-                num_images_done=done,
+                num_images_done=counts["num_images"],
                 num_images=self._num_images,
                 num_pending_images=pending,
                 num_labels=counts["num_labels"],
@@ -112,31 +128,45 @@ class RunProgress:
 
 
 @contextlib.contextmanager
-def counting(progress: RunProgress, shards: Sequence[str], num_images_of: Callable[[str], int]) -> Iterator[None]:
+def counting(
+    progress: RunProgress,
+    shards: Sequence[str],
+    num_images_of: Callable[[str], int],
+    *,
+    on_count: Callable[[], None] = lambda: None,
+) -> Iterator[threading.Thread]:
     """Counts in a thread what the run has to label: with thousands of shards that outlasts the first labels.
+
+    The end does not wait for the thread, as the store that it asks may be away for minutes: what it finds later is not
+    told.
 
     Args:
         num_images_of: a shard, how many of its images were pending when the run began.
+        on_count: called in that thread after each shard, when the progress knows of it.
     """
     over = threading.Event()
 
     def count() -> None:
-        num_images = 0
-        # Progress without an ETA is no reason to end a run; a store that stays away ends it elsewhere.
-        with contextlib.suppress(StorageError):
-            for shard in shards:
-                if over.is_set():
-                    return
-                num_images += num_images_of(shard)
-            progress.expect(num_images)
+        for shard in shards:
+            try:
+                num_images = num_images_of(shard)
+            except StorageError as error:
+                # Progress without an ETA is no reason to end a run; a store that stays away ends it elsewhere.
+                if not over.is_set():
+                    _log.warning("%s: so the images that are pending are not all counted", error)
+                return
+            if over.is_set():
+                return
+            progress.expect(num_images, more_follow=True)
+            on_count()
+        progress.expect(0)
 
     thread = threading.Thread(target=count, name="pending-images", daemon=True)
     thread.start()
     try:
-        yield
+        yield thread
     finally:
         over.set()
-        thread.join()
 
 
 def _rounded(share: float | None) -> float | None:

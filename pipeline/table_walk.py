@@ -4,7 +4,7 @@ A table has the order of the manifest, so it is read once, beside the manifest, 
 stands elsewhere is a problem by itself, and so is one of an image that the manifest does not have.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.image_ids import ImageIds
-from pipeline.parquet_members import open_table
+from pipeline.table_parts import read_parts
 
 WINDOW_ROWS = 16_384
 """Rows in which one that stands too early is told from the end of a shard."""
@@ -49,7 +49,7 @@ class TableWalk:
         """recipes: of the job."""
         self._table, self._ids, self._on_problem = table, ids, on_problem
         self._recipes = sorted(recipes)
-        self._batches = _batches(part_uris)
+        self._batches = read_parts(part_uris, WINDOW_ROWS, columns=["sample_id", "recipe"])
         self._window = pa.table({"sample_id": pa.array([], pa.string()), "recipe": pa.array([], pa.string())})
         self._at_end = False
         self.num_rows = 0
@@ -135,9 +135,3 @@ def _end_of_shard(shards: np.ndarray, place: int) -> int:
     num_own = np.cumsum(np.append(0, shards == place))
     num_misplaced = num_early + (num_own[-1] - num_own)
     return len(shards) - int(np.argmin(num_misplaced[::-1]))
-
-
-def _batches(part_uris: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    for uri in part_uris:
-        with open_table(uri) as part:
-            yield from part.iter_batches(WINDOW_ROWS, columns=["sample_id", "recipe"], use_threads=False)

@@ -1,15 +1,14 @@
 """Labels, as rows or in the tables of a finished run -> how many tokens each recipe reads and writes for one."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.ledger import RunFolder
-from pipeline.parquet_members import open_table
-from pipeline.storage import join_uri, open_store
+from pipeline.table_parts import TableParts, read_parts
 from pipeline.versions import dataset_uri
 from schemas.rows import ImageRow
 
@@ -61,20 +60,15 @@ def tokens_of_rows(rows: Iterable[ImageRow]) -> dict[str, TokenCounts]:
 def tokens_of_output(folder: RunFolder, tables: Sequence[str]) -> Mapping[str, TokenCounts]:
     """By recipe, of the first hundred thousand labels of each table; nothing where no dataset was written."""
     counts: dict[str, TokenCounts] = defaultdict(lambda: TokenCounts(origin=LAST_RUN))
+    uri = dataset_uri(folder)
     for table in tables:
         num_rows = 0
-        for batch in _batches(folder, table):
+        for batch in read_parts(TableParts.at(uri, table).uris, columns=_COLUMNS):
             _add_batch(counts, batch)
             num_rows += batch.num_rows
             if num_rows >= _MAX_ROWS:
                 break
     return dict(counts)
-
-
-def _batches(folder: RunFolder, table: str) -> Iterator[pa.RecordBatch]:
-    for info in open_store(folder.output_uri).list_or_empty(join_uri(dataset_uri(folder), table)):
-        with open_table(info.uri) as part:
-            yield from part.iter_batches(columns=list(_COLUMNS), use_threads=False)
 
 
 def _add_batch(counts: dict[str, TokenCounts], batch: pa.RecordBatch) -> None:

@@ -16,9 +16,9 @@ from pipeline.image_ids import ImageIds
 from pipeline.ledger import RunFolder
 from pipeline.manifest import read_shard, sample_ids
 from pipeline.owed import OWED_COLUMNS, owed_labels
-from pipeline.parts import PART_NAME
 from pipeline.recorded_recipes import RecordedRecipe, read_recipes
-from pipeline.storage import canonical_uri, join_uri, open_store
+from pipeline.storage import canonical_uri, join_uri
+from pipeline.table_parts import TableParts
 from pipeline.table_walk import ShardOfManifest, TableWalk
 from pipeline.unchanged import changed_files
 from pipeline.versions import version_uri
@@ -64,7 +64,12 @@ def verify(output: str) -> Verification:
     tables = dict.fromkeys([*(str(recipe.file.table) for recipe in recipes.values()), QUARANTINE_TABLE])
     finalized = Finalized.read(folder)
     dataset_uri = version_uri(folder, finalized.version if finalized is not None else None)
-    part_uris = {table: _part_uris(dataset_uri, table, found) for table in tables}
+    part_uris = {}
+    for table in tables:
+        parts_of_table = TableParts.at(dataset_uri, table)
+        part_uris[table] = parts_of_table.uris
+        for problem in parts_of_table.problems():
+            found.add_problem(problem)
     if finalized is None:
         found.add_problem(f"no _run/{FINALIZED_FILE}: the run ended before it wrote down its parts: run the job again")
     else:
@@ -95,23 +100,6 @@ def verify(output: str) -> Verification:
         if found.num_rows.get(table) != num_rows:
             found.add_problem(f"table {table} has {found.num_rows.get(table)} rows, the summary {num_rows}")
     return found
-
-
-def _part_uris(dataset_uri: str, table: str, found: Verification) -> list[str]:
-    """The parts that are there; what is missing among them, or does not belong, is a problem."""
-    folder_uri = join_uri(dataset_uri, table)
-    names = [info.uri.removeprefix(f"{folder_uri}/") for info in open_store(folder_uri).list_or_empty(folder_uri)]
-    parts = [match for name in names if (match := PART_NAME.fullmatch(name))]
-    for name in sorted({*names} - {part.string for part in parts}):
-        found.add_problem(f"table {table}: {name} is not a part that a run wrote: move it elsewhere")
-    totals = sorted({int(part["total"]) for part in parts})
-    if len(totals) != 1:
-        found.add_problem(
-            f"table {table}: its parts are of {' and of '.join(map(str, totals or [0]))}: run the job again"
-        )
-    for index in sorted({*range(max(totals, default=0))} - {int(part["index"]) for part in parts}):
-        found.add_problem(f"table {table}: part {index} of 0..{totals[-1] - 1} is missing: run the job again")
-    return [join_uri(folder_uri, part.string) for part in parts]
 
 
 def _shard(

@@ -5,7 +5,7 @@ from typing import Any
 
 from jobs.app import markup
 from pipeline.app.browse import Filter, OutputReader, Page, Place
-from pipeline.app.previews import Preview
+from pipeline.previews import Preview
 from schemas.errors import RowError
 
 _MAX_PICTURES = 4

@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 from pipeline.app.live import LiveAnswer
-from pipeline.app.previews import Preview
 from pipeline.app.studio import Picture
+from pipeline.previews import Preview
 from schemas.rows import ImageRow, Label
 
 COLORS = ("#e6194b", "#0072ce", "#1a8f3c", "#b35c00", "#8031a7", "#00808a")

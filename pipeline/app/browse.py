@@ -12,12 +12,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.app.previews import Preview, Previews
 from pipeline.exports.finished_run import FinishedRun
 from pipeline.exports.pictures import fetch_of
 from pipeline.manifest import image_rows, sample_ids
 from pipeline.parquet_members import open_table
+from pipeline.previews import Preview, Previews
 from pipeline.storage import StorageError
+from pipeline.table_parts import batches_from
 from schemas.errors import ErrorKind, RowError
 from schemas.rows import ENCODED_COLUMN, ImageRow, rows_of, to_columns
 from schemas.tables import OWN, QUARANTINE_TABLE
@@ -123,17 +124,8 @@ class OutputReader:
                 continue
             skip = place.row if part == place.part else 0
             with open_table(uri) as file:
-                begin = 0
-                for group in range(file.num_row_groups):
-                    num_rows = file.metadata.row_group(group).num_rows
-                    if begin + num_rows > skip:
-                        at = begin
-                        for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], use_threads=False):
-                            left_out = min(max(0, skip - at), batch.num_rows)
-                            if left_out < batch.num_rows:
-                                yield Place(part=part, row=at + left_out), batch.slice(left_out)
-                            at += batch.num_rows
-                    begin += num_rows
+                for row, batch in batches_from(file, skip, BATCH_ROWS):
+                    yield Place(part=part, row=row), batch
 
     def _manifest_row(self, sample_id: str) -> ImageRow | None:
         for shard in self._run.shards:
@@ -146,16 +138,9 @@ class OutputReader:
 
 def _row_at(shard_uri: str, shard: str, place: int) -> ImageRow:
     with open_table(shard_uri) as file:
-        begin = 0
-        for group in range(file.num_row_groups):
-            num_rows = file.metadata.row_group(group).num_rows
-            if place < begin + num_rows:
-                for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], use_threads=False):
-                    if place < begin + batch.num_rows:
-                        (row,) = image_rows(batch.slice(place - begin, 1), manifest_shard=shard, recipes=[()])
-                        return row
-                    begin += batch.num_rows
-            begin += num_rows
+        for _, batch in batches_from(file, place, BATCH_ROWS):
+            (row,) = image_rows(batch.slice(0, 1), manifest_shard=shard, recipes=[()])
+            return row
     raise AssertionError(f"{shard_uri} has an id of row {place}, and no such row")
 
 

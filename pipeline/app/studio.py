@@ -14,9 +14,9 @@ from model.checkpoint_files import digest as checkpoint_digest
 from model.checkpoint_files import local_folder
 from model.config import load_processor_config
 from model.tiling import fitted
-from pipeline.app.previews import Preview, Previews, open_processes
 from pipeline.label import LabelImage, ReplicaConfig
 from pipeline.prepare import TileImage
+from pipeline.previews import Preview, Previews, open_processes
 from pipeline.recipes import load_recipe, make_recipes
 from pipeline.recipes.watch import Watch
 from pipeline.stage_arguments import tile_arguments

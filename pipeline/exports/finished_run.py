@@ -8,11 +8,10 @@ from dataclasses import dataclass
 
 from pipeline.exports.conversations import Told
 from pipeline.ledger import RunFolder
-from pipeline.parquet_members import open_table
-from pipeline.parts import PART_NAME
 from pipeline.recipes.prompts import style_of
 from pipeline.recorded_recipes import RecordedRecipe, read_recipes
-from pipeline.storage import canonical_uri, join_uri, open_store
+from pipeline.storage import canonical_uri
+from pipeline.table_parts import TableParts, read_parts
 from pipeline.versions import dataset_uri
 from pipeline.work import RUN_FILE, job_of, listed_shards
 from schemas.job import JobSpec
@@ -59,31 +58,24 @@ class FinishedRun:
             recipes=read_recipes(folder, job),
         )
 
-    def part_uris(self, table: str) -> list[str]:
+    def part_uris(self, table: str) -> Sequence[str]:
         """In order.
 
         Raises:
             ValueError: they are not one whole table.
         """
-        folder_uri = join_uri(self.dataset_uri, table)
-        names = [info.uri.removeprefix(f"{folder_uri}/") for info in open_store(folder_uri).list_or_empty(folder_uri)]
-        parts = [match for name in names if (match := PART_NAME.fullmatch(name))]
-        found = [(int(part["index"]), int(part["total"])) for part in parts]
-        if found != [(index, len(parts)) for index in range(len(parts))] or not parts:
+        parts = TableParts.at(self.dataset_uri, table)
+        if not parts.are_whole:
             raise ValueError(
                 f"table {table} of {self.folder.output_uri} lacks parts, or has those of two runs: "
                 f"labelmill verify {self.folder.output_uri} says which"
             )
-        return [join_uri(folder_uri, part.string) for part in parts]
+        return parts.uris
 
     def has_several_images(self, tables: Sequence[str]) -> bool:
         """Whether any row of these tables is of a sample with more than one image."""
-        for uri in (uri for table in tables for uri in self.part_uris(table)):
-            with open_table(uri) as part:
-                for batch in part.iter_batches(columns=["more_images"], use_threads=False):
-                    if len(batch.column("more_images").flatten()):
-                        return True
-        return False
+        uris = [uri for table in tables for uri in self.part_uris(table)]
+        return any(len(batch.column("more_images").flatten()) for batch in read_parts(uris, columns=["more_images"]))
 
     def told(self) -> Mapping[str, Told]:
         """By recipe, how its answers become a conversation."""

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from pipeline.exports.finished_run import FinishedRun
 from pipeline.manifest import image_rows, read_shard
-from pipeline.parquet_members import open_table
+from pipeline.table_parts import read_parts
 from schemas.rows import ImageRow
 from schemas.tables import PRESENT, SOURCE_STATE
 
@@ -126,7 +126,7 @@ def _groups(part_uris: Sequence[str]) -> Iterator[tuple[str, pa.Table]]:
     """Neighbouring rows of one sample together, also where a batch or a part ends among them."""
     sample_id: str | None = None
     pieces: list[pa.RecordBatch] = []
-    for batch in (batch for uri in part_uris for batch in _batches(uri)):
+    for batch in read_parts(part_uris, _BATCH_ROWS):
         runs = pc.run_end_encode(batch.column("sample_id"))
         begin = 0
         for value, end in zip(runs.values.to_pylist(), runs.run_ends.to_pylist(), strict=True):
@@ -138,8 +138,3 @@ def _groups(part_uris: Sequence[str]) -> Iterator[tuple[str, pa.Table]]:
             begin = end
     if pieces:
         yield str(sample_id), pa.Table.from_batches(pieces)
-
-
-def _batches(uri: str) -> Iterator[pa.RecordBatch]:
-    with open_table(uri) as part:
-        yield from part.iter_batches(_BATCH_ROWS, use_threads=False)

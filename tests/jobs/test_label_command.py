@@ -73,6 +73,13 @@ def test_drawn_boxes_lie_on_their_pixels_and_names_in_the_picture(tmp_path: Path
     assert picture.getpixel((10, 100)) == WHITE
 
 
+def test_boxes_are_drawn_at_the_size_of_a_picture_that_was_made_smaller(tmp_path: Path):
+    picture, path = Image.new("RGB", (30, 20), WHITE), tmp_path / "out.png"
+    draw_boxes(picture, [grounded(("", 100, 150, 200, 190))], path, size_px=(300, 200))
+    with Image.open(path) as drawn:
+        assert WHITE not in (drawn.getpixel((10, 17)), drawn.getpixel((19, 17)))
+
+
 def test_drawing_needs_the_name_of_a_png(scenes: list[Path]):
     assert_one_clear_line(labelmill_here("label", scenes[0], "--draw", "seen.jpg"), "seen.jpg", ".png")
 

@@ -1,6 +1,7 @@
-"""Encoded images -> small pictures for a screen, decoded in the sandbox: never in the app's own process."""
+"""Encoded images -> pictures to look at, decoded in the sandbox: never in the process that shows or draws on them."""
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,9 @@ from pipeline.prepare import TileImage
 from schemas.errors import RowError
 from schemas.job import LimitsSpec
 from schemas.rows import TILES_COLUMN, ImageRow, RowImage, rows_of, to_columns
+
+MAX_SIDE_PX = 8192
+"""Of what `large_preview` gives: the sandbox hands over a square of this side, 200 MB, twice."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +70,17 @@ class Previews:
         if width <= image.width_px:
             return inner
         return np.asarray(Image.fromarray(inner).resize((image.width_px, image.height_px), Image.Resampling.BICUBIC))
+
+
+def large_preview(encoded: bytes, limits: LimitsSpec, *, width_px: int, height_px: int) -> Preview | RowError:
+    """The pixels of one image as they are; of one with a side of more than `MAX_SIDE_PX`, made smaller to fit.
+
+    Args:
+        width_px, height_px: of the image, upright.
+    """
+    with closing(Previews(limits, side=min(max(width_px, height_px), MAX_SIDE_PX))) as previews:
+        found = previews.of([encoded])
+    return found if isinstance(found, RowError) else found[0]
 
 
 def open_processes(tiler: TileImage) -> None:
