@@ -47,9 +47,13 @@ class Machine:
         return ["nsenter", "--target", str(self.holder.pid), "--net", "--mount", "--", *map(str, arguments)]
 
     def start(self, *arguments: object, environment: Mapping[str, str], **how: object) -> "subprocess.Popen[str]":
-        """cwd is the repository: what lies there is importable."""
+        """What lies in the repository is importable: another mount namespace forgets the working folder."""
         return subprocess.Popen(  # type: ignore[call-overload,no-any-return]
-            self.command(*arguments), env={**os.environ, **environment}, cwd=REPOSITORY, text=True, **how
+            self.command(*arguments),
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY), **environment},
+            cwd=REPOSITORY,
+            text=True,
+            **how,
         )
 
     def python(self, source: str, *arguments: object, environment: Mapping[str, str]) -> str | None:

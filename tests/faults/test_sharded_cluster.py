@@ -19,7 +19,8 @@ from tests.faults.disturbed import WORKERS, assert_same_dataset, processes_below
 
 pytestmark = pytest.mark.faults
 
-NUM_IMAGES = 240
+NUM_IMAGES = 800
+"""So many that the job still runs when the node that joins has started its ranks."""
 RANK_TITLE = r".*-m model\.rank_process .*"
 GPU_NODE = {"num_cpus": 1, "num_gpus": 2}
 
@@ -38,7 +39,7 @@ def cluster(monkeypatch):
 def draw_images(folder: Path) -> Path:
     folder.mkdir()
     for index in range(NUM_IMAGES):
-        image = Image.new("RGB", (120 + index, 90), "white")
+        image = Image.new("RGB", (120 + index % 240, 90), "white")
         ImageDraw.Draw(image).ellipse((20, 10, 80, 70), fill=("red", "blue", "green")[index % 3])
         image.save(folder / f"{index:03d}.png")
     return folder
