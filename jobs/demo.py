@@ -26,6 +26,7 @@ from jobs.job_file import read_job
 from jobs.run import exit_code, run_with_progress
 from jobs.summary_table import print_summary
 from model.nano.scenes import Scene
+from pipeline.output_names import REPORT_FILE
 from pipeline.report.page import write_report
 from pipeline.storage import canonical_uri, join_uri, open_store
 from pipeline.verify import verify
@@ -34,7 +35,7 @@ BUCKET = "labelmill-demo"
 MARKER = ".labelmill-demo"
 STARTUP_TIMEOUT_S = 60
 
-SCENES_FILE, SHEET_FILE, REPORT_FILE = "scenes.parquet", "labels.png", "report.html"
+SCENES_FILE, SHEET_FILE = "scenes.parquet", "labels.png"
 
 _SCENES_JOB = f"""
 name: demo

@@ -13,6 +13,8 @@ _HEAD = """# The job file
 
 Generated from the schema by `python -m jobs.job_reference`. A job file is YAML; it takes the keys below and no others.
 `labelmill run JOB.yaml --set a.b=value` overrides one of them, `--set recipes.caption.seed=1` one of a recipe.
+Relative paths in it (`source`, its `image_root` and `image_roots`, `checkpoint`, `output`, recipe files) start from the
+job file's own folder, wherever the command is run; those given with `--set` from the current directory.
 """
 
 _NOTES = {

@@ -11,7 +11,7 @@ import typer
 import yaml
 
 from jobs.exit_codes import EXIT_DONE
-from jobs.job_file import in_folder_of, read_job
+from jobs.job_file import opened_in_its_folder
 from jobs.kubernetes.ray_cluster import CACHE_FOLDER
 from jobs.kubernetes.run_script import JOB_FOLDER, SCRIPT_FOLDER
 from jobs.kubernetes.settings import ManifestSettings
@@ -57,9 +57,9 @@ def print_manifest(
         volumes=_claims(volumes),
         **settings,
     )
-    with in_folder_of(path) as job_file:
-        job = read_job(Path(job_file), overrides)
-        names = named_files(job_file, job)
+    with opened_in_its_folder(path, overrides) as opened:
+        job = opened.job
+        names = named_files(opened.file, job)
         check_locations(job, names, mounted=list(chosen.volumes))
         files = {name: Path(name).read_text(encoding="utf-8-sig") for name in names}
     from jobs.kubernetes.documents import JobDocuments  # not at the top: a typo is told before torch is imported
@@ -70,7 +70,7 @@ def print_manifest(
         cluster_sizes(job, GpuNodes(**gpus), **tiling),
         chosen,
         files=files,
-        command=run_command(job_file, overrides),
+        command=run_command(opened.file, opened.overrides),
         stop_wait_s=stop_wait_s(job),
     )
     if schedule is None:

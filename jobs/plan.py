@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jobs.exit_codes import EXIT_DONE
-from jobs.job_file import read_job
+from jobs.job_file import opened_job
 
 Record = Mapping[str, Any]
 
@@ -28,7 +28,7 @@ def plan_file(
     as_json: bool,
 ) -> int:
     """Returns 0; bad input raises. gpus, cpus: of each node."""
-    job = read_job(path, overrides)
+    job = opened_job(path, overrides)
     if gpus is None and (gpu_memory_gb, nodes, cpus) != (None, None, None):
         raise typer.BadParameter("--gpu-memory-gb, --nodes and --cpus describe a cluster: give --gpus with them")
     if gpus is not None and gpu_memory_gb is None:

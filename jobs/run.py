@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs.exit_codes import EXIT_BUDGET, EXIT_DONE, EXIT_QUARANTINED
-from jobs.job_file import read_job
+from jobs.job_file import opened_job
 from jobs.progress import ProgressDisplay
 from jobs.summary_table import print_summary
 from schemas.job import JobSpec
@@ -15,7 +15,7 @@ from schemas.job import JobSpec
 
 def run_file(path: Path, *, overrides: Sequence[str], limit: int | None, as_json: bool) -> int:
     """Returns the exit code; bad input raises."""
-    return run_and_print(read_job(path, overrides), as_json=as_json, limit=limit)
+    return run_and_print(opened_job(path, overrides), as_json=as_json, limit=limit)
 
 
 def run_and_print(job: JobSpec, *, as_json: bool, **how: Any) -> int:

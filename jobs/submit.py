@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jobs.exit_codes import EXIT_DONE, EXIT_INTERRUPTED
-from jobs.job_file import in_folder_of, read_job
+from jobs.job_file import opened_in_its_folder
 from jobs.working_directory import check_locations, files_to_send, pack
 from schemas.job import JobSpec
 
@@ -18,9 +18,9 @@ UNWIND_S = 30
 
 def submit_file(path: Path, *, overrides: Sequence[str], limit: int | None, address: str, wait: bool) -> int:
     """Returns the job's exit code, or 0 once it is sent if not `wait`. Bad input raises before anything is sent."""
-    with in_folder_of(path) as job_file:
-        job = read_job(Path(job_file), overrides)
-        names = files_to_send(Path(), job_file, job)
+    with opened_in_its_folder(path, overrides) as opened:
+        job = opened.job
+        names = files_to_send(Path(), opened.file, job)
         check_locations(job, names)
     from jobs.ray_jobs import LostError, connect, send  # not at the top: a typo in the job file is told before Ray is
 
@@ -33,7 +33,7 @@ def submit_file(path: Path, *, overrides: Sequence[str], limit: int | None, addr
             send(
                 client,
                 id=id,
-                entrypoint=run_command(job_file, overrides, limit=limit),
+                entrypoint=run_command(opened.file, opened.overrides, limit=limit),
                 archive=archive,
                 env={"RAY_JOB_STOP_WAIT_TIME_S": str(stop_wait_s(job))},
             )

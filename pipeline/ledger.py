@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline import output_names as names
 from pipeline.absent import source_states
 from pipeline.commits import Commit
 from pipeline.manifest import image_rows, read_shard, sample_ids
@@ -31,10 +32,6 @@ from pipeline.storage import join_uri, open_store
 from schemas.rows import ImageRow
 from schemas.tables import ALL_TABLES, PRESENT
 
-CARD_NAME = "README.md"
-EXPORTS_NAME = "exports"
-VERSIONS_NAME, LATEST_NAME = "versions", "LATEST"
-
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -44,33 +41,45 @@ class RunFolder:
 
     @property
     def uri(self) -> str:
-        return join_uri(self.output_uri, "_run")
+        return join_uri(self.output_uri, names.RUN_NAME)
 
     @property
     def manifest_uri(self) -> str:
-        return join_uri(self.uri, "manifest")
+        return join_uri(self.uri, names.MANIFEST_NAME)
 
     @property
     def absent_uri(self) -> str:
-        return join_uri(self.uri, "absent")
+        return join_uri(self.uri, names.ABSENT_NAME)
 
     @property
     def lease_uri(self) -> str:
-        return join_uri(self.uri, "lease")
+        return join_uri(self.uri, names.LEASE_NAME)
 
     @property
     def in_hand_uri(self) -> str:
-        return join_uri(self.uri, "in_hand")
+        return join_uri(self.uri, names.IN_HAND_NAME)
 
     def shard_uri(self, shard: str) -> str:
         return join_uri(self.manifest_uri, shard)
 
     def staged_uri(self, table: str, name: str) -> str:
-        return join_uri(self.uri, "staged", table, f"{name}.parquet")
+        return join_uri(self.all_staged_uri, table, f"{name}.parquet")
+
+    @property
+    def all_staged_uri(self) -> str:
+        return join_uri(self.uri, names.STAGED_NAME)
+
+    @property
+    def parts_uri(self) -> str:
+        """Parts of tables in the making; what a finished run leaves there is of no use."""
+        return join_uri(self.uri, names.PARTS_NAME)
+
+    def recipe_uri(self, file: str) -> str:
+        return join_uri(self.uri, names.RECIPES_NAME, file)
 
     @property
     def all_commits_uri(self) -> str:
-        return join_uri(self.uri, "commits")
+        return join_uri(self.uri, names.COMMITS_NAME)
 
     def commits_uri(self, shard: str) -> str:
         return join_uri(self.all_commits_uri, shard.removesuffix(".parquet"))
@@ -78,13 +87,13 @@ class RunFolder:
     @property
     def written_uris(self) -> tuple[str, ...]:
         """What a run writes: files, and folders with all that is in them. Never inputs, whatever the source is."""
-        return (*self.reserved_uris, join_uri(self.output_uri, EXPORTS_NAME))
+        return (*self.reserved_uris, join_uri(self.output_uri, names.EXPORTS_NAME))
 
     @property
     def reserved_uris(self) -> tuple[str, ...]:
         """The same without what is made of a finished dataset."""
-        names = ("_run", CARD_NAME, *ALL_TABLES, VERSIONS_NAME, LATEST_NAME)
-        return tuple(join_uri(self.output_uri, name) for name in names)
+        reserved = (names.RUN_NAME, names.CARD_NAME, *ALL_TABLES, names.VERSIONS_NAME, names.LATEST_NAME)
+        return tuple(join_uri(self.output_uri, name) for name in reserved)
 
     def put_json(self, name: str, record: Mapping[str, Any]) -> None:
         text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"

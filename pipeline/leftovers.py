@@ -7,7 +7,7 @@ names is only removed if the finalize before has seen it already.
 from collections.abc import Collection
 
 from pipeline.ledger import RunFolder
-from pipeline.storage import join_uri, open_store
+from pipeline.storage import open_store
 
 
 def sweep(folder: RunFolder, *, named: Collection[str], unnamed_before: Collection[str]) -> tuple[str, ...]:
@@ -19,13 +19,13 @@ def sweep(folder: RunFolder, *, named: Collection[str], unnamed_before: Collecti
     Returns: staged files below the folder that no commit names and that were left this time.
     """
     unnamed = _sweep_staged(folder, frozenset(named), frozenset(unnamed_before))
-    _delete_all(folder, join_uri(folder.uri, "parts"))
+    _delete_all(folder, folder.parts_uri)
     _delete_all(folder, folder.in_hand_uri)
     return unnamed
 
 
 def _sweep_staged(folder: RunFolder, named: frozenset[str], unnamed_before: frozenset[str]) -> tuple[str, ...]:
-    staged_uri = join_uri(folder.uri, "staged")
+    staged_uri = folder.all_staged_uri
     store, left = open_store(folder.uri), []
     for info in list(store.list_or_empty(staged_uri)):
         name = info.uri.removeprefix(f"{staged_uri}/")

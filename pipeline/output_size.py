@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pipeline.ledger import RunFolder
 from pipeline.sink import LabelSink, SinkConfig
-from pipeline.storage import join_uri, open_store
+from pipeline.storage import open_store
 from schemas.rows import ImageRow, to_columns
 
 
@@ -22,5 +22,5 @@ def bytes_per_image(rows: Sequence[ImageRow], config: SinkConfig) -> float:
 def _staged_bytes(rows: Sequence[ImageRow], config: SinkConfig) -> int:
     with tempfile.TemporaryDirectory(prefix="labelmill-plan-") as output:
         LabelSink(config=dataclasses.replace(config, output_uri=output))(to_columns(rows))
-        staged = join_uri(RunFolder(output).uri, "staged")
+        staged = RunFolder(output).all_staged_uri
         return sum(info.num_bytes for info in open_store(output).list_or_empty(staged))

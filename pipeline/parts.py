@@ -76,7 +76,7 @@ class PartWriter:
     def _write(self) -> None:
         assert self._part is not None
         encoded, self._part = self._part.encoded(), None
-        uri = join_uri(self._folder.uri, "parts", self._table, f"{len(self._partial_uris):05d}.parquet")
+        uri = join_uri(self._folder.parts_uri, self._table, f"{len(self._partial_uris):05d}.parquet")
         open_store(uri).put(uri, encoded)
         self._partial_uris.append(uri)
         self._sha256.append(hashlib.sha256(encoded).hexdigest())

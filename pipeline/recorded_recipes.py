@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pipeline.ledger import RunFolder
 from pipeline.recipes import Recipe
 from pipeline.recipes.files import recipe_of
-from pipeline.storage import join_uri, open_store
+from pipeline.storage import open_store
 from schemas.job import JobSpec
 from schemas.recipe_file import RecipeFile
 from schemas.recipe_specs import RecipeSpec
@@ -48,4 +48,4 @@ def read_recipes(folder: RunFolder, job: JobSpec) -> Mapping[str, RecordedRecipe
 
 
 def _uri(folder: RunFolder, id_: str, suffix: str) -> str:
-    return join_uri(folder.uri, "recipes", f"{id_}.{suffix}")
+    return folder.recipe_uri(f"{id_}.{suffix}")

@@ -15,8 +15,8 @@ from pipeline.budget import Allotment, BudgetSpentError, Moment, allot, deadline
 from pipeline.dataset_card import dataset_card
 from pipeline.finalize import Accounts, finalize
 from pipeline.lease import Lease, hold_lease
-from pipeline.ledger import CARD_NAME
 from pipeline.leftovers import sweep
+from pipeline.output_names import CARD_NAME, SUMMARY_FILE
 from pipeline.pending import TRANSIENT_KINDS
 from pipeline.progress import Phase, Progress
 from pipeline.recipes.description import describe
@@ -29,8 +29,6 @@ from pipeline.work import Work, inspect
 from pipeline.worker_deaths import WorkerDeaths, sentence
 from schemas import __version__
 from schemas.job import JobSpec
-
-SUMMARY_FILE = "summary.json"
 
 _COUNT_S = 10.0
 

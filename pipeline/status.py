@@ -17,10 +17,11 @@ from pipeline.commits import OUTCOMES, QUARANTINED, SKIPPED
 from pipeline.lease import HELD, RENEW_S, LeaseRecord, ran_here, read_lease, runs_here
 from pipeline.ledger import RunFolder
 from pipeline.manifest import sample_ids
+from pipeline.output_names import LEASE_NAME, RUN_FILE, RUN_NAME, SUMMARY_FILE
 from pipeline.parquet_members import open_table
 from pipeline.settled import settle
 from pipeline.storage import canonical_uri
-from pipeline.work import RUN_FILE, absences, listed_shards
+from pipeline.work import absences, listed_shards
 from pipeline.worker_deaths import WorkerDeaths
 
 RUNNING, DEAD = "running", "dead"
@@ -56,7 +57,7 @@ def status(output: str) -> Status:
     """Raises ValueError where no run was ever started."""
     folder = RunFolder(canonical_uri(output))
     found, run = status_of_run(output), folder.get_json(RUN_FILE)
-    summary = folder.get_json("summary.json")
+    summary = folder.get_json(SUMMARY_FILE)
     if summary is not None:
         found.dataset = {key: summary[key] for key in ("num_images", "num_rows", "num_quarantined_images")}
         found.dataset["finished_at"] = summary["times"]["finished_at"]
@@ -71,7 +72,7 @@ def status_of_run(output: str) -> Status:
     folder = RunFolder(canonical_uri(output))
     lease = read_lease(folder.lease_uri)
     if lease is None:
-        raise ValueError(f"{output} holds no run of labelmill (no _run/lease): give the output of a job")
+        raise ValueError(f"{output} holds no run of labelmill (no {RUN_NAME}/{LEASE_NAME}): give the output of a job")
     return Status(output=folder.output_uri, state=_state(lease), run=_about(lease))
 
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 from pipeline.image_ids import ImageIds
 from pipeline.ledger import RunFolder
 from pipeline.manifest import read_shard, sample_ids
+from pipeline.output_names import FINALIZED_FILE, RUN_FILE, RUN_NAME, SUMMARY_FILE
 from pipeline.owed import OWED_COLUMNS, owed_labels
 from pipeline.recorded_recipes import RecordedRecipe, read_recipes
 from pipeline.storage import canonical_uri, join_uri
@@ -22,8 +23,8 @@ from pipeline.table_parts import TableParts
 from pipeline.table_walk import ShardOfManifest, TableWalk
 from pipeline.unchanged import changed_files
 from pipeline.versions import version_uri
-from pipeline.whole_shards import FINALIZED_FILE, Finalized
-from pipeline.work import RUN_FILE, absences, job_of, listed_shards
+from pipeline.whole_shards import Finalized
+from pipeline.work import absences, job_of, listed_shards
 from schemas.tables import QUARANTINE_TABLE
 
 MAX_PROBLEMS_SHOWN = 20
@@ -54,10 +55,12 @@ def verify(output: str) -> Verification:
     folder, job = RunFolder(canonical_uri(output)), job_of(output)
     run = folder.get_json(RUN_FILE)
     if run is None:
-        raise ValueError(f"{output} holds no run of labelmill (no _run/{RUN_FILE}): give the output of a job")
-    summary = folder.get_json("summary.json")
+        raise ValueError(f"{output} holds no run of labelmill (no {RUN_NAME}/{RUN_FILE}): give the output of a job")
+    summary = folder.get_json(SUMMARY_FILE)
     if summary is None:
-        raise ValueError(f"the run at {output} has not finished (no _run/summary.json): run its job again to finish it")
+        raise ValueError(
+            f"the run at {output} has not finished (no {RUN_NAME}/{SUMMARY_FILE}): run its job again to finish it"
+        )
     found = Verification()
     shards = listed_shards(run)
     recipes = read_recipes(folder, job)
@@ -71,7 +74,9 @@ def verify(output: str) -> Verification:
         for problem in parts_of_table.problems():
             found.add_problem(problem)
     if finalized is None:
-        found.add_problem(f"no _run/{FINALIZED_FILE}: the run ended before it wrote down its parts: run the job again")
+        found.add_problem(
+            f"no {RUN_NAME}/{FINALIZED_FILE}: the run ended before it wrote down its parts: run the job again"
+        )
     else:
         prefix = f"{dataset_uri}/"
         parts = [uri for uris in part_uris.values() for uri in uris]

@@ -8,7 +8,8 @@ A reader that opened a version has it until so many later ones were written. A v
 then `_run/finalized.json` names it, then LATEST; what a killed run leaves in between, the next one mends or removes.
 """
 
-from pipeline.ledger import LATEST_NAME, VERSIONS_NAME, RunFolder
+from pipeline.ledger import RunFolder
+from pipeline.output_names import LATEST_NAME, VERSIONS_NAME
 from pipeline.storage import join_uri, open_store
 from pipeline.whole_shards import Finalized
 

@@ -16,14 +16,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.commits import QUARANTINED, Commit
-from pipeline.ledger import CARD_NAME, RunFolder
+from pipeline.ledger import RunFolder
+from pipeline.output_names import CARD_NAME, FINALIZED_FILE
 from pipeline.pending import Wanted
 from pipeline.read_ahead import in_order
 from pipeline.settled import Settled
 from pipeline.storage import join_uri, open_store
 from schemas.tables import ALL_TABLES
-
-FINALIZED_FILE = "finalized.json"
 
 
 @dataclass(frozen=True, kw_only=True)

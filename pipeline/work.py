@@ -18,10 +18,11 @@ from model.checkpoint_outline import outlined
 from model.prompt import Processor
 from pipeline.absent import ShardAbsences, put_absent
 from pipeline.checkpoint_check import check_checkpoint
-from pipeline.ledger import CARD_NAME, LATEST_NAME, VERSIONS_NAME, RunFolder
+from pipeline.ledger import RunFolder
 from pipeline.list_source import open_source
 from pipeline.manifest import write_manifest
 from pipeline.new_rows import NewRows
+from pipeline.output_names import CARD_NAME, JOB_FILE, LATEST_NAME, RUN_FILE, RUN_NAME, VERSIONS_NAME
 from pipeline.patience import FIRST_CONTACT_S, Patience
 from pipeline.pending import TRANSIENT_KINDS, Wanted
 from pipeline.recipes import Recipe, check_recipes, make_recipes
@@ -34,8 +35,6 @@ from pipeline.uri_policy import UriPolicy
 from schemas.job import JobSpec, OutputSpec, load_job
 from schemas.recipe_specs import columns_of
 from schemas.tables import ALL_TABLES, SCHEMA_VERSION, carried_name
-
-RUN_FILE, JOB_FILE = "run.json", "job.yaml"
 
 _OBJECTS = "checkpoint objects"
 """Key of an identity, if the checkpoint lies in a store. See `_are_rewritten`."""
@@ -237,7 +236,7 @@ def job_of(output: str, overrides: Sequence[str] = ()) -> JobSpec:
     patience = Patience.from_environment(at_most_s=FIRST_CONTACT_S)
     store, uri = open_store(folder.uri, patience=patience), join_uri(folder.uri, JOB_FILE)
     if not store.exists(uri):
-        raise ValueError(f"{output} holds no run of labelmill (no _run/{JOB_FILE}): give the output of a job")
+        raise ValueError(f"{output} holds no run of labelmill (no {RUN_NAME}/{JOB_FILE}): give the output of a job")
     job = load_job(store.get(uri).decode(), overrides)
     return job.model_copy(update={"output": _at(job, folder)})
 

@@ -6,6 +6,7 @@ Does not know how a job runs: no storage, checkpoint or cluster is looked at her
 import contextlib
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ import yaml
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from schemas.budget import BudgetSpec
+from schemas.job_places import moved
 from schemas.job_problems import CREDENTIALS, JobError, JobProblem, problems_of, refuse, shown
 from schemas.job_yaml import apply_override, parse_mapping, read_text
 from schemas.recipe_specs import (
@@ -260,7 +262,11 @@ RecipeCheck = Callable[[Mapping[int, RecipeSpec]], Sequence[JobProblem]]
 
 
 def load_job(
-    path_or_text: str | Path, overrides: Sequence[str] = (), *, check_recipes: RecipeCheck | None = None
+    path_or_text: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    folder: Path | None = None,
+    check_recipes: RecipeCheck | None = None,
 ) -> JobSpec:
     """Reads and checks a job.
 
@@ -268,6 +274,8 @@ def load_job(
         path_or_text: a file, as a `Path` or a string of one line; with line breaks in it, the YAML itself.
         overrides: `path=value` pairs applied in order, e.g. `engine.dtype=float32`, `recipes.caption.seed=1`
             or `recipes.0.seed=1`; values are YAML.
+        folder: where the job's relative places start from, but for those of overrides; by default all start from the
+            working folder.
         check_recipes: holds the recipes to their files, whatever else is wrong with the job.
 
     Raises:
@@ -275,6 +283,8 @@ def load_job(
     """
     document, problems = parse_mapping(read_text(path_or_text))
     document = _spelled_out(document)
+    if folder is not None and folder != Path():
+        document = moved(document, lambda place: os.path.join(folder, place.removeprefix("./")))
     for override in overrides:
         try:
             document = _spelled_out(apply_override(document, override))

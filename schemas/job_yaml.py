@@ -65,16 +65,26 @@ def apply_override(document: dict[Any, Any], override: str) -> dict[Any, Any]:
     Raises:
         JobError: no such form, or a path that leads nowhere.
     """
+    path, value = override_parts(override)
+    try:
+        changed: dict[Any, Any] = _assigned(document, path.split("."), value)
+    except _NoSuchPlaceError as error:
+        raise JobError([JobProblem(path=path, message=str(error))]) from None
+    return changed
+
+
+def override_parts(override: str) -> tuple[str, Any]:
+    """The path and the value of `a.b=value`.
+
+    Raises:
+        JobError: no such form, or a value that is no YAML.
+    """
     path, equals, text = override.partition("=")
     path = path.strip()
     if not equals or not _FORM.fullmatch(path):
         message = "an override has the form path=value, e.g. engine.dtype=float32 or recipes.caption.seed=1"
         raise JobError([JobProblem(path=path, message=message)])
-    try:
-        changed: dict[Any, Any] = _assigned(document, path.split("."), _override_value(path, text))
-    except _NoSuchPlaceError as error:
-        raise JobError([JobProblem(path=path, message=str(error))]) from None
-    return changed
+    return path, _override_value(path, text)
 
 
 class _NoSuchPlaceError(Exception):

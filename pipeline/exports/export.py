@@ -19,7 +19,7 @@ from pipeline.exports.json_text import Spool, json_line
 from pipeline.exports.pictures import ROWS_PER_BLOCK, FetchPictures, Picture, labelled_pictures
 from pipeline.exports.samples import Sample, Samples
 from pipeline.exports.writers import FORMATS, Format, SampleWriter
-from pipeline.ledger import EXPORTS_NAME
+from pipeline.output_names import EXPORTS_NAME
 from pipeline.storage import join_uri
 from schemas.errors import RowError
 from schemas.tables import LABEL_TABLES

@@ -8,16 +8,15 @@ from dataclasses import dataclass
 
 from pipeline.exports.conversations import Told
 from pipeline.ledger import RunFolder
+from pipeline.output_names import RUN_FILE, SUMMARY_FILE
 from pipeline.recipes.prompts import style_of
 from pipeline.recorded_recipes import RecordedRecipe, read_recipes
 from pipeline.storage import canonical_uri
 from pipeline.table_parts import TableParts, read_parts
 from pipeline.versions import dataset_uri
-from pipeline.work import RUN_FILE, job_of, listed_shards
+from pipeline.work import job_of, listed_shards
 from schemas.job import JobSpec
 from schemas.tables import QUARANTINE_TABLE
-
-_SUMMARY_FILE = "summary.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +38,7 @@ class FinishedRun:
         """
         job = job_of(output)
         folder = RunFolder(canonical_uri(output))
-        run, summary = folder.get_json(RUN_FILE), folder.get_json(_SUMMARY_FILE)
+        run, summary = folder.get_json(RUN_FILE), folder.get_json(SUMMARY_FILE)
         if run is None or summary is None:
             raise ValueError(f"the run at {output} has not finished: run its job again, and export then")
         known, wanted = set(summary["recipes"]), set(run["identity"]["recipes"])

@@ -15,6 +15,7 @@ from pipeline.exports.destination import Destination
 from pipeline.exports.json_text import Spool
 from pipeline.exports.pictures import Picture
 from pipeline.exports.samples import Sample
+from pipeline.output_names import CARD_NAME
 
 BYTES_PER_PART = 256 * 1024 * 1024
 ROWS_PER_GROUP, BYTES_PER_GROUP = 1000, 64 * 1024 * 1024
@@ -47,7 +48,7 @@ class ParquetWithImages:
     def finish(self) -> None:
         for table in self._tables.values():
             table.finish()
-        self._destination.put("README.md", self._card().encode())
+        self._destination.put(CARD_NAME, self._card().encode())
 
     def _schema(self, schema: pa.Schema) -> pa.Schema:
         name = "images" if self._several_images else "image"

@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from pipeline.commits import OUTCOMES
+from pipeline.output_names import REPORT_FILE, RUN_NAME
 from pipeline.report.charts import charts
 from pipeline.report.facts import QUARANTINED_PER_KIND, Facts
 from pipeline.report.gallery import Card, cards, grouped
@@ -47,7 +48,7 @@ def write_report(output: str, *, out: str | None = None, max_images: int = 120) 
                 facts.add(table, rows)
         shown = list(cards(run, facts.chosen()))
     page = render(state, run, facts, shown).encode()
-    uri = out or join_uri(state.output, "_run", "report.html")
+    uri = out or join_uri(state.output, RUN_NAME, REPORT_FILE)
     open_store(uri).put(uri, page)
     return Written(
         uri=uri,

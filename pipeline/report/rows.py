@@ -15,11 +15,12 @@ import pyarrow.parquet as pq
 
 from pipeline.ledger import RunFolder
 from pipeline.manifest import image_rows, read_shard
+from pipeline.output_names import RUN_FILE, SUMMARY_FILE
 from pipeline.parquet_members import open_encoded
 from pipeline.read_ahead import in_order
 from pipeline.settled import Settled, settle
 from pipeline.storage import canonical_uri, open_store
-from pipeline.work import RUN_FILE, job_of, listed_shards
+from pipeline.work import job_of, listed_shards
 from schemas.job import JobSpec
 from schemas.rows import ImageRow
 from schemas.tables import ALL_TABLES, ITEM, table_schema
@@ -53,7 +54,7 @@ class OpenRun:
             job=job_of(output),
             shards=listed_shards(run),
             recipe_digests=run["identity"]["recipes"],
-            summary=folder.get_json("summary.json"),
+            summary=folder.get_json(SUMMARY_FILE),
         )
 
     def settled(self, shard: str) -> Settled:

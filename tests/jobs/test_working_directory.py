@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from jobs import working_directory
-from jobs.job_file import in_folder_of, read_job
+from jobs.job_file import opened_in_its_folder, read_job
 from jobs.working_directory import check_locations, files_to_send, pack
 from schemas.job import JobSpec
 from tests.command import write_job
@@ -67,8 +67,11 @@ def test_file_that_git_still_tracks_and_that_is_gone_is_not_missed(folder: Path)
 def test_recipe_above_the_jobs_folder_is_refused(folder: Path):
     (folder / "jobs").mkdir()
     job = write_job(folder / "jobs", source="s3://b/in", output="s3://b/out", recipes=["../mine.yaml"])
-    with in_folder_of(job) as name, pytest.raises(ValueError, match=r"\.\./mine\.yaml lies above the job's folder"):
-        files_to_send(Path(), name, read_job(Path(name)))
+    with (
+        opened_in_its_folder(job) as opened,
+        pytest.raises(ValueError, match=r"\.\./mine\.yaml lies above the job's folder"),
+    ):
+        files_to_send(Path(), opened.file, opened.job)
 
 
 def test_too_much_is_refused_by_its_largest_files(folder: Path, monkeypatch: pytest.MonkeyPatch):

@@ -1,9 +1,13 @@
 """Fixtures of the tests of the model."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
+
+from model import ranged_download
+from tests.model.stored_checkpoints import RANGE_BYTES
 
 
 @pytest.fixture(scope="package", autouse=True)
@@ -13,3 +17,17 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(num_threads)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where this test's downloads are kept: nothing is there yet."""
+    monkeypatch.setenv("LABELMILL_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def checkpoints(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The checkpoints in that cache, fetched in ranges as small as those of `stored_checkpoints`."""
+    monkeypatch.setattr(ranged_download, "RANGE_BYTES", RANGE_BYTES)
+    return cache / "checkpoints"

@@ -17,7 +17,6 @@ from tests.faulty_s3 import Fault, FaultyS3, faulty_s3
 from tests.model.stored_checkpoints import (
     CONTENT,
     NUM_RANGES,
-    RANGE_BYTES,
     STUCK_AFTER_S,
     child,
     content_of,
@@ -29,12 +28,7 @@ from tests.model.stored_checkpoints import (
     wait_until,
 )
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("LABELMILL_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(ranged_download, "RANGE_BYTES", RANGE_BYTES)
-    return tmp_path / "cache" / "checkpoints"
+pytestmark = pytest.mark.usefixtures("checkpoints")
 
 
 @pytest.fixture
@@ -88,13 +82,13 @@ def test_checkpoint_is_fetched_from_swift_and_goes_on_there(
         assert content_of(cached_folder(uri, everything))["one.safetensors"] == b"another"
 
 
-def test_killed_download_goes_on_with_the_ranges_that_are_missing(bucket: str, proxy: FaultyS3, cache: Path):
+def test_killed_download_goes_on_with_the_ranges_that_are_missing(bucket: str, proxy: FaultyS3, checkpoints: Path):
     uri = put(f"{bucket}/c")
     stall_after(proxy, 10)
     with child(uri) as process:
         wait_until(lambda: all_connections_stall(proxy))
         process.send_signal(signal.SIGKILL)
-    kept = ranges_listed(cache)
+    kept = ranges_listed(checkpoints)
     assert 0 < len(kept) < NUM_RANGES
     proxy.rate = 0.0
     proxy.requests.clear()
@@ -146,7 +140,7 @@ def test_faults_of_the_store_are_waited_out(
 
 
 def test_store_that_goes_away_is_named_and_what_came_is_kept(
-    bucket: str, proxy: FaultyS3, cache: Path, monkeypatch: pytest.MonkeyPatch
+    bucket: str, proxy: FaultyS3, checkpoints: Path, monkeypatch: pytest.MonkeyPatch
 ):
     uri = put(f"{bucket}/c")
     monkeypatch.setenv("LABELMILL_STORE_PATIENCE_S", "0.1")
@@ -154,8 +148,8 @@ def test_store_that_goes_away_is_named_and_what_came_is_kept(
     stall_after(proxy, 10)
     with pytest.raises(ValueError, match=r"c' could not be fetched: the store answers InternalError \(HTTP 500\)"):
         cached_folder(uri, everything)
-    assert ranges_listed(cache)
-    assert not list(cache.glob("*/files"))
+    assert ranges_listed(checkpoints)
+    assert not list(checkpoints.glob("*/files"))
 
 
 @pytest.mark.parametrize("value", ["soon", "-1", "nan", "inf"])

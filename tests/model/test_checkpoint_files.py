@@ -24,10 +24,7 @@ FILES = sorted(path.name for path in golden.checkpoint_folder(NAME).iterdir())
 NEEDED = {*CONFIG_FILES, INDEX_FILE, *(name for name in FILES if name.endswith(".safetensors"))}
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("LABELMILL_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def names_in(folder: Path) -> set[str]:

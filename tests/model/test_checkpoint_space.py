@@ -6,12 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from model import checkpoint_space, ranged_download
+from model import checkpoint_space
 from model.checkpoint_cache import cached_folder
 from tests.faulty_s3 import faulty_s3
 from tests.model.stored_checkpoints import (
     CONTENT,
-    RANGE_BYTES,
     child,
     content_of,
     everything,
@@ -21,12 +20,7 @@ from tests.model.stored_checkpoints import (
     ranges_asked,
 )
 
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("LABELMILL_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(ranged_download, "RANGE_BYTES", RANGE_BYTES)
-    return tmp_path / "cache" / "checkpoints"
+pytestmark = pytest.mark.usefixtures("checkpoints")
 
 
 def test_full_disk_is_named_before_anything_is_fetched(
@@ -75,13 +69,15 @@ def test_checkpoint_that_a_process_uses_does_not_make_room(bucket: str, monkeypa
     assert not used.exists()
 
 
-def test_folder_that_is_none_of_ours_does_not_make_room(bucket: str, cache: Path, monkeypatch: pytest.MonkeyPatch):
-    (cache / "mine").mkdir(parents=True)
-    (cache / "mine" / "model.safetensors").write_bytes(bytes(300_000))
+def test_folder_that_is_none_of_ours_does_not_make_room(
+    bucket: str, checkpoints: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (checkpoints / "mine").mkdir(parents=True)
+    (checkpoints / "mine" / "model.safetensors").write_bytes(bytes(300_000))
     monkeypatch.setattr(checkpoint_space, "free_bytes", lambda folder: 200_000)
     with pytest.raises(ValueError, match="0 MB that are not would have been removed"):
         cached_folder(put(f"{bucket}/c"), everything)
-    assert names_in(cache / "mine") == {"model.safetensors"}
+    assert names_in(checkpoints / "mine") == {"model.safetensors"}
 
 
 def test_nothing_is_removed_where_that_would_not_be_enough(bucket: str, monkeypatch: pytest.MonkeyPatch):
@@ -92,10 +88,10 @@ def test_nothing_is_removed_where_that_would_not_be_enough(bucket: str, monkeypa
     assert content_of(unused) == CONTENT
 
 
-def test_what_a_killed_process_had_begun_to_remove_is_removed(bucket: str, cache: Path):
-    (cache / ".evicted-abc" / "c").mkdir(parents=True)
+def test_what_a_killed_process_had_begun_to_remove_is_removed(bucket: str, checkpoints: Path):
+    (checkpoints / ".evicted-abc" / "c").mkdir(parents=True)
     cached_folder(put(f"{bucket}/c"), everything)
-    assert not (cache / ".evicted-abc").exists()
+    assert not (checkpoints / ".evicted-abc").exists()
 
 
 @pytest.mark.parametrize("value", ["much", "0", "-1", "nan"])

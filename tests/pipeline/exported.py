@@ -16,11 +16,12 @@ from pipeline.finalize import finalize
 from pipeline.lease import hold_lease
 from pipeline.ledger import RunFolder
 from pipeline.manifest import write_manifest
+from pipeline.output_names import RUN_FILE
 from pipeline.prepare import TileImage
 from pipeline.sink import LabelSink
 from pipeline.source import SourceRow
 from pipeline.storage import canonical_uri, join_uri, open_store
-from pipeline.work import RUN_FILE, Work
+from pipeline.work import Work
 from schemas.rows import ImageRow, Label, RowImage, rows_of, to_columns
 from tests.pipeline.outputs import job_of, pending, resolve
 

@@ -9,12 +9,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from pipeline.exports.export import export
-from tests.pipeline.exported import PICTURES, box_of, finished_output, label, name_of, put_pictures
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory) -> str:
-    return put_pictures(tmp_path_factory.mktemp("source"))
+from tests.pipeline.exported import PICTURES, box_of, finished_output, label, name_of
 
 
 def labels_of(row):

@@ -14,14 +14,8 @@ from tests.pipeline.exported import (
     finished_output,
     label,
     name_of,
-    put_pictures,
 )
 from tests.pipeline.tables import put_table
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory) -> str:
-    return put_pictures(tmp_path_factory.mktemp("source"))
 
 
 def load(folder, table, tmp_path):

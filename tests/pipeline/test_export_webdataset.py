@@ -5,7 +5,6 @@ import tarfile
 from pathlib import Path
 
 import pyarrow as pa
-import pytest
 import webdataset
 from PIL import Image
 
@@ -19,14 +18,8 @@ from tests.pipeline.exported import (
     finished_output,
     label,
     name_of,
-    put_pictures,
 )
 from tests.pipeline.tables import put_table
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory) -> str:
-    return put_pictures(tmp_path_factory.mktemp("source"))
 
 
 def labels_of(row):

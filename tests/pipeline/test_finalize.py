@@ -31,11 +31,6 @@ NAMES = [f"{letter}.jpg" for letter in "abcdef"]
 QUESTIONS = {"name": "qa", "questions": ("How many?", "Why?", "Who?")}
 
 
-@pytest.fixture(params=["local", "s3"])
-def output(request, tmp_path):
-    return request.getfixturevalue("bucket") + "/out" if request.param == "s3" else str(tmp_path / "out")
-
-
 @pytest.fixture
 def source(tmp_path):
     return put_images(tmp_path / "photos", *NAMES)

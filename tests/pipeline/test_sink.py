@@ -29,11 +29,6 @@ from tests.pipeline.tables import put_table
 RECIPES = ("ocr", {"name": "qa", "questions": ("How many?", "Why?")})
 
 
-@pytest.fixture(params=["local", "s3"])
-def output(request, tmp_path):
-    return request.getfixturevalue("bucket") + "/out" if request.param == "s3" else str(tmp_path / "out")
-
-
 @pytest.fixture
 def work(tmp_path):
     source = put_images(tmp_path / "photos", "a.jpg", "b.jpg")

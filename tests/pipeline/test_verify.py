@@ -8,10 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import parts
+from pipeline.output_names import FINALIZED_FILE
 from pipeline.run import run_job
 from pipeline.storage import StorageError
 from pipeline.verify import MAX_PROBLEMS_SHOWN, verify
-from pipeline.whole_shards import FINALIZED_FILE
 from schemas.errors import ErrorKind, RowError
 from tests.pipeline.asked import put_recipe
 from tests.pipeline.outputs import (

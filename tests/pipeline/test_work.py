@@ -30,11 +30,6 @@ def source(tmp_path):
     return put_images(tmp_path / "photos", "a.jpg", "b.jpg", "notes.txt")
 
 
-@pytest.fixture(params=["local", "s3"])
-def output(request, tmp_path):
-    return request.getfixturevalue("bucket") + "/out" if request.param == "s3" else str(tmp_path / "out")
-
-
 def work_of(source, output, recipes=("ocr",), *, limit=None, **values):
     return resolve(job_of(source, output, recipes, **values), limit=limit)
 

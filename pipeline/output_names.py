@@ -1,0 +1,22 @@
+"""The names of what a run writes into its output. What is in each is said where it is written."""
+
+CARD_NAME = "README.md"
+LATEST_NAME = "LATEST"
+VERSIONS_NAME = "versions"
+EXPORTS_NAME = "exports"
+RUN_NAME = "_run"
+
+# Below `RUN_NAME`:
+JOB_FILE = "job.yaml"
+RUN_FILE = "run.json"
+FINALIZED_FILE = "finalized.json"
+SUMMARY_FILE = "summary.json"
+REPORT_FILE = "report.html"
+ABSENT_NAME = "absent"
+COMMITS_NAME = "commits"
+IN_HAND_NAME = "in_hand"
+LEASE_NAME = "lease"
+MANIFEST_NAME = "manifest"
+PARTS_NAME = "parts"
+RECIPES_NAME = "recipes"
+STAGED_NAME = "staged"
