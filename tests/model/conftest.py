@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from model import ranged_download
+from model.nano.scenes import Scene, render_scene, scene_seed
+from tests.model.drawn_scenes import NUM_SCENES
 from tests.model.stored_checkpoints import RANGE_BYTES
 
 
@@ -31,3 +33,9 @@ def checkpoints(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The checkpoints in that cache, fetched in ranges as small as those of `stored_checkpoints`."""
     monkeypatch.setattr(ranged_download, "RANGE_BYTES", RANGE_BYTES)
     return cache / "checkpoints"
+
+
+@pytest.fixture(scope="session")
+def scenes() -> list[Scene]:
+    """Read by many tests, changed by none."""
+    return [render_scene(scene_seed(2024, index)) for index in range(NUM_SCENES)]

@@ -1,14 +1,11 @@
-"""Scenes are what their truth says they are: every label is recomputed here from pixels, fonts or objects alone."""
+"""Scenes are what their truth says they are: every label is recomputed here from pixels or objects alone."""
 
-import dataclasses
 import hashlib
 import json
 import os
 import random
-import re
 import subprocess
 import sys
-import tomllib
 from collections import Counter
 from collections.abc import Callable
 from itertools import combinations
@@ -17,12 +14,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFont
+from PIL import Image
 
 from model.nano.scene_drawing import draw_scene
 from model.nano.scene_layout import DARK_TONES, LIGHT_TONES, MAX_ASPECT, MAX_SIDE_PX, MIN_SIDE_PX, SIZE_SHARES
-from model.nano.scene_records import Box, Ground, Layout, Placement
-from model.nano.scene_text import FONTS, FONTS_FOLDER, TILE_PX, load_font, view_scales
+from model.nano.scene_records import Ground, Layout, Placement
+from model.nano.scene_text import FONTS
 from model.nano.scenes import (
     COLORS,
     SHAPES,
@@ -31,11 +28,8 @@ from model.nano.scenes import (
     Scene,
     World,
     ask,
-    glyph_boxes,
     main,
     object_map,
-    parse_caption,
-    referring_phrases,
     render_scene,
     scene_seed,
     truth,
@@ -43,45 +37,7 @@ from model.nano.scenes import (
 )
 from model.tiling import select_resolution
 from tests.command import REPOSITORY
-
-NUM_SCENES = 300
-GRIDS = sorted(
-    ((w * TILE_PX, h * TILE_PX) for w in range(1, 10) for h in range(1, 10) if w * h <= 9),
-    key=lambda size: size[0] * size[1],
-)
-
-
-@pytest.fixture(scope="module")
-def scenes() -> list[Scene]:
-    return [render_scene(scene_seed(2024, index)) for index in range(NUM_SCENES)]
-
-
-def with_objects(scenes: list[Scene]) -> list[Scene]:
-    return [scene for scene in scenes if scene.objects]
-
-
-def with_text(scenes: list[Scene]) -> list[Scene]:
-    return [scene for scene in scenes if scene.text]
-
-
-def overlap(one: Box, other: Box) -> bool:
-    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
-
-
-def inside(inner: Box, outer: Box) -> bool:
-    return outer[0] <= inner[0] < inner[2] <= outer[2] and outer[1] <= inner[1] < inner[3] <= outer[3]
-
-
-def tight_box(is_covered: np.ndarray) -> Box:
-    down, across = np.nonzero(is_covered)
-    return int(across.min()), int(down.min()), int(across.max()) + 1, int(down.max()) + 1
-
-
-def distance(pixels: np.ndarray, rgb: tuple[int, int, int]) -> np.ndarray:
-    return np.linalg.norm(pixels.astype(float) - np.array(rgb), axis=-1)
-
-
-# The same every time
+from tests.model.drawn_scenes import GRIDS, NUM_SCENES, distance, inside, overlap, tight_box, with_objects, with_text
 
 
 def test_same_seed_gives_the_same_bytes_in_another_process(tmp_path: Path):
@@ -135,9 +91,6 @@ def test_renderer_needs_numpy_and_pillow_only():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-
-
-# Boxes
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -196,86 +149,6 @@ def test_sizes_leave_nothing_in_between(scenes: list[Scene]):
     assert max(shares["small"]) < 0.30 < 0.35 < min(shares["large"])
 
 
-# Text
-
-
-def test_letters_lie_inside_the_canvas_and_inside_their_sign(scenes: list[Scene]):
-    for scene in with_text(scenes):
-        block = scene.layout.text
-        assert block is not None
-        frame = block.plate or (0, 0, *scene.image.size)
-        font = load_font(block.font, block.em_px)
-        for line, (x, y) in zip(block.lines, block.positions, strict=True):
-            left, top, right, bottom = font.getbbox(line, anchor="ls")
-            assert inside((x + int(left), y + int(top), x + int(right), y + int(bottom)), frame), (scene.seed, line)
-
-
-def test_glyph_boxes_spell_the_text_and_hold_its_ink(scenes: list[Scene]):
-    for scene in with_text(scenes)[:60]:
-        block = scene.layout.text
-        assert block is not None
-        boxes = glyph_boxes(block)
-        assert "".join(char for char, _ in boxes) == re.sub(r"\s", "", scene.text)
-        ground = dataclasses.replace(scene.layout.ground, kind="plain", tones=((128, 0, 0),) * 2)
-        bare = dataclasses.replace(
-            scene.layout, placements=(), ground=ground, text=dataclasses.replace(block, plate=None)
-        )
-        is_ink = np.asarray(draw_scene(bare)[0])[..., 1] > 12
-        for _, (x1, y1, x2, y2) in boxes:
-            assert is_ink[y1:y2, x1:x2].any()
-            is_ink[y1:y2, max(0, x1 - 1) : x2 + 1] = False
-        assert is_ink.sum() <= 0.02 * block.em_px * len(boxes)
-
-
-def test_small_print_is_legible_in_the_local_tiles_only(scenes: list[Scene]):
-    for scene in with_text(scenes):
-        block = scene.layout.text
-        assert block is not None
-        width, height = scene.image.size
-        grid = select_resolution(width, height, GRIDS)
-        global_px = block.em_px * TILE_PX / max(width, height)
-        local_px = block.em_px * min(grid[0] / width, grid[1] / height)
-        assert local_px > 16
-        assert (global_px < 6.6) == (block.print_size == "small"), (scene.seed, global_px)
-
-
-def test_scales_are_those_of_the_tiling():
-    rng = random.Random(0)
-    for _ in range(500):
-        width, height = rng.randint(80, 1200), rng.randint(80, 1200)
-        grid = select_resolution(width, height, GRIDS)
-        assert view_scales(width, height) == pytest.approx(
-            (TILE_PX / max(width, height), min(grid[0] / width, grid[1] / height)), rel=0.01
-        )
-
-
-def test_words_are_common_short_and_never_the_name_of_a_thing():
-    assert len(set(WORDS)) == len(WORDS) == 152
-    assert set("".join(WORDS)) == set("abcdefghijklmnopqrstuvwxyz")
-    assert not {*COLORS, *SHAPES, *SIZES} & set(WORDS)
-
-
-@pytest.mark.parametrize("name", FONTS)
-def test_bundled_font_loads_from_any_folder_and_has_every_character(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.chdir(tmp_path)
-    font = ImageFont.truetype(FONTS_FOLDER / f"{name}.ttf", 20)
-    missing = bytes(font.getmask("\uffff"))
-    assert all(bytes(font.getmask(char)) != missing for char in "abcdefghijklmnopqrstuvwxyz0123456789")
-
-
-def test_fonts_are_small_licensed_and_part_of_the_package():
-    assert sum(path.stat().st_size for path in FONTS_FOLDER.iterdir()) < 2_000_000
-    licence = (FONTS_FOLDER / "LICENSE_DEJAVU.txt").read_text(encoding="utf-8")
-    assert all(f"{name}.ttf" in licence for name in FONTS)
-    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
-    assert "fonts/*" in project["tool"]["setuptools"]["package-data"]["model.nano"]
-
-
-# What a person can tell apart
-
-
 def test_colours_are_far_from_each_other_and_from_every_ground():
     assert len(COLORS) >= 8
     assert min(distance(np.array(one), other) for one, other in combinations(COLORS.values(), 2)) > 70
@@ -299,9 +172,6 @@ def test_ink_keeps_the_contrast_that_readers_need(scenes: list[Scene]):
         for behind in (block.plate_rgb,) if block.plate else scene.layout.ground.tones:
             dark, light = sorted((luminance(block.ink), luminance(behind)))
             assert (light + 0.05) / (dark + 0.05) > 7, scene.seed
-
-
-# What kinds of scenes there are
 
 
 def test_canvases_have_every_size_and_aspect_ratio(scenes: list[Scene]):
@@ -367,161 +237,6 @@ def test_world_of_a_curriculum_draws_what_it_asks_for():
     assert {len(render_scene(seed, single).objects) for seed in range(30)} == {1}
     pages = World(page_share=1, max_lines=3)
     assert {len(render_scene(seed, pages).layout.lines) for seed in range(60)} == {1, 2, 3}
-
-
-# Captions
-
-
-def test_caption_round_trip_gives_the_objects_from_left_to_right(scenes: list[Scene]):
-    for scene in scenes:
-        by_center = sorted(scene.objects, key=lambda one: one.center)
-        assert parse_caption(scene.caption) == [(one.color, one.shape) for one in by_center], scene.caption
-
-
-def test_order_of_objects_is_clear_to_see(scenes: list[Scene]):
-    for scene in scenes:
-        centers = [one.center[0] for one in scene.objects]
-        gaps = np.diff(centers) / min(scene.image.size)
-        assert gaps.min(initial=1) > 0.03, (scene.seed, centers)
-
-
-def test_caption_mentions_the_text(scenes: list[Scene]):
-    for scene in scenes:
-        lines = scene.text.split("\n") if scene.text else []
-        assert re.findall('"(.*?)"', scene.caption) == lines[:1]
-        assert (f"with {len(lines)} lines of text" in scene.caption) == (len(lines) > 1)
-
-
-@pytest.mark.parametrize(
-    ("caption", "pairs"),
-    [
-        ("", []),
-        ('A page says "red circle".', []),
-        ('A small blue star. A sign says "red circle', [("blue", "star")]),
-        ("a RED Circle and a red circle", [("red", "circle"), ("red", "circle")]),
-        ("a red circles and a darkred circle, a red big circle", []),
-    ],
-    ids=["empty", "quoted", "quote without end", "capitals and repeats", "near misses"],
-)
-def test_any_caption_can_be_parsed(caption: str, pairs: list[tuple[str, str]]):
-    assert parse_caption(caption) == pairs
-
-
-# Questions: every answer is worked out again, from the line of truth.jsonl alone
-
-
-def singular(shapes: str) -> str:
-    return next(shape for shape in SHAPES if shapes in (f"{shape}s", f"{shape}es"))
-
-
-def matching(record: dict[str, Any], words: str) -> list[dict[str, Any]]:
-    """Objects that have all the words."""
-    return [one for one in record["objects"] if set(words.split()) <= {one["color"], one["shape"], one["size"]}]
-
-
-def the_only(record: dict[str, Any], words: str) -> dict[str, Any]:
-    (one,) = matching(record, words)
-    return one
-
-
-def center(one: dict[str, Any], axis: int) -> float:
-    return (one["box"][axis] + one["box"][axis + 2]) / 2
-
-
-def compare(record: dict[str, Any], direction: str, first: str, second: str) -> str:
-    axis, end = {"further left": (0, 1), "further right": (0, -1), "higher": (1, 1), "lower": (1, -1)}[direction]
-    one, other = the_only(record, first), the_only(record, second)
-    lead = end * (center(other, axis) - center(one, axis))
-    assert abs(lead) >= max(thing["box"][axis + 2] - thing["box"][axis] for thing in (one, other)) / 2
-    return f"the {first if lead > 0 else second}"
-
-
-def lines_of(record: dict[str, Any]) -> list[str]:
-    return record["text"].split("\n") if record["text"] else []
-
-
-def the_line(record: dict[str, Any]) -> str:
-    (line,) = lines_of(record)
-    return line
-
-
-def yes(holds: bool) -> str:
-    return "yes" if holds else "no"
-
-
-ANSWERS: dict[str, Callable[..., str]] = {
-    r"How many shapes are there\?": lambda record: str(len(record["objects"])),
-    r"How many (\w+) shapes are there\?": lambda record, color: str(len(matching(record, color))),
-    r"How many (\w+) are there\?": lambda record, shapes: str(len(matching(record, singular(shapes)))),
-    r"Is there an? (\w+ \w+)\?": lambda record, name: yes(bool(matching(record, name))),
-    r"What color is the (.+)\?": lambda record, name: the_only(record, name)["color"],
-    r"What shape is the (\w+) one\?": lambda record, color: the_only(record, color)["shape"],
-    r"What size is the (\w+ \w+)\?": lambda record, name: the_only(record, name)["size"],
-    r"Which is (.+), the (\w+ \w+) or the (\w+ \w+)\?": compare,
-    r"How many lines of text are there\?": lambda record: str(len(lines_of(record))),
-    r"Is there any text\?": lambda record: yes(bool(record["text"])),
-    r"Is there a sign\?": lambda record: yes(bool(record["text"]) and bool(record["objects"])),
-    r"What does line (\d) say\?": lambda record, number: lines_of(record)[int(number) - 1],
-    r"What does the sign say\?": the_line,
-    r"What is written\?": the_line,
-}
-
-
-def kind_of(question: str) -> tuple[str, tuple[str, ...]]:
-    ((pattern, match),) = [(one, match) for one in ANSWERS if (match := re.fullmatch(one, question))][:1]
-    return pattern, match.groups()
-
-
-def test_every_answer_follows_from_the_truth(scenes: list[Scene]):
-    for scene in scenes:
-        record = truth(scene, "x")
-        for asked in record["questions"]:
-            pattern, groups = kind_of(asked["question"])
-            assert ANSWERS[pattern](record, *groups) == asked["answer"], (scene.seed, asked)
-
-
-def test_every_kind_of_question_is_asked_and_none_is_answered_by_habit(scenes: list[Scene]):
-    answers: dict[str, Counter[str]] = {pattern: Counter() for pattern in ANSWERS}
-    for scene in scenes:
-        assert 4 <= len(scene.questions) <= 6
-        assert len({asked.question for asked in scene.questions}) == len(scene.questions)
-        for asked in scene.questions:
-            answers[kind_of(asked.question)[0]][asked.answer] += 1
-    for pattern, counts in answers.items():
-        assert counts.total() >= 10, pattern
-        assert max(counts.values()) <= 0.75 * counts.total(), (pattern, counts)
-
-
-# Referring phrases
-
-
-def test_phrases_have_all_boxes_that_fit_and_no_other(scenes: list[Scene]):
-    for scene in scenes:
-        record = truth(scene, "x")
-        for phrase, boxes in referring_phrases(scene):
-            words = phrase.removeprefix("the ")
-            if words == "sign":
-                assert boxes == ([scene.layout.sign_box] if scene.layout.sign_box else [])
-                continue
-            if words.endswith("s") and not words.endswith("cross"):
-                words = words.removesuffix(" shapes") if words.endswith(" shapes") else singular(words)
-            assert [list(box) for box in boxes] == [one["box"] for one in matching(record, words)], phrase
-
-
-def test_phrases_name_every_object_and_things_that_are_not_there(scenes: list[Scene]):
-    absent = several = 0
-    for scene in with_objects(scenes):
-        phrases = referring_phrases(scene)
-        assert len(dict(phrases)) == len(phrases)
-        for one in scene.objects:
-            for phrase in (f"the {one.name}", one.name, f"the {one.size} {one.name}", f"{one.color} shapes"):
-                assert one.box in dict(phrases)[phrase]
-        absent += any(not boxes for phrase, boxes in phrases if phrase != "the sign")
-        several += any(len(boxes) > 1 for _, boxes in phrases)
-    assert min(absent, several) > 0.3 * len(with_objects(scenes))
-
-
-# The command
 
 
 def test_command_writes_png_and_jpeg_by_turns_and_their_truth(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -1,8 +1,11 @@
 """Fixtures of the tests of the pipeline; a file with a source or an output of another kind has its own."""
 
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.pipeline.exported import put_pictures
 
@@ -17,3 +20,12 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> str:
 def output(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """Where nothing is yet, in both kinds of store."""
     return request.getfixturevalue("bucket") + "/out" if request.param == "s3" else str(tmp_path / "out")
+
+
+@pytest.fixture
+def pillow_settings_stay() -> Iterator[None]:
+    before = Image.MAX_IMAGE_PIXELS
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+    assert before == Image.MAX_IMAGE_PIXELS
