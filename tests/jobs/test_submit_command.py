@@ -112,7 +112,7 @@ def test_interrupt_leaves_the_job_running_and_a_stop_ends_it_as_interrupted(head
         assert submit.stdout is not None
         assert any(line.startswith("labeling: ") for line in submit.stdout), "the log is not followed"
         submit.send_signal(signal.SIGINT)
-        stdout, stderr = submit.communicate(timeout=30)
+        stdout, stderr = submit.communicate(timeout=120)
     told = Finished(submit.returncode, stdout, stderr)
     assert told.code == 130
     id = told.complaints[0].split()[2]
