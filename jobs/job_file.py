@@ -5,10 +5,12 @@ the command, and start from the working folder.
 """
 
 import contextlib
+import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pipeline.recipes import problems_of_recipes
 from schemas.job import JobSpec, load_job
@@ -25,12 +27,21 @@ def opened_job(path: Path, overrides: Sequence[str] = ()) -> JobSpec:
 
 
 def read_job(path_or_text: str | Path, overrides: Sequence[str] = ()) -> JobSpec:
-    """A job that a command makes itself, or a file whose folder is the working folder.
+    """A job file's text, or a file whose folder is the working folder.
 
     Raises:
         JobError: with one problem for each mistake.
     """
     return load_job(path_or_text, overrides, check_recipes=problems_of_recipes)
+
+
+def made_job(document: Mapping[str, Any], overrides: Sequence[str] = ()) -> JobSpec:
+    """A command's own arguments as a job, so that they are checked and overridden as in a job file.
+
+    Raises:
+        JobError: as `read_job`.
+    """
+    return read_job("\n" + json.dumps(document), overrides)  # a text of one line would be taken for a file
 
 
 @dataclass(frozen=True, kw_only=True)

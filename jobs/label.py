@@ -13,7 +13,7 @@ from rich.table import Table
 
 from jobs.draw_boxes import draw_boxes
 from jobs.exit_codes import EXIT_DONE, EXIT_FAILED
-from jobs.job_file import read_job
+from jobs.job_file import made_job
 from pipeline.recipes import load_recipe
 from schemas.errors import RowError
 from schemas.job import JobError, JobSpec, LimitsSpec
@@ -95,7 +95,7 @@ def _job(
         entry |= {"questions": list(questions)} if {"questions", "marks"} & repeats else {}
         entry |= {"queries": list(queries)} if "queries" in repeats else {}
     document = {"name": "label", "source": image, "checkpoint": checkpoint, "recipes": entries, "output": "-"}
-    return read_job("\n" + json.dumps(document), overrides)
+    return made_job(document, overrides)
 
 
 def _repeats(name: str) -> set[str]:

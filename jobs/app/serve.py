@@ -5,7 +5,6 @@ share links, no fonts from elsewhere, its files in a folder of the app's own tha
 """
 
 import contextlib
-import json
 import logging
 import os
 import socket
@@ -19,7 +18,7 @@ from jobs.app import browse_tab, try_tab
 from jobs.app.guard import Guard, is_loopback
 from jobs.app.style import CSS, FONT, FONT_MONO
 from jobs.exit_codes import EXIT_DONE
-from jobs.job_file import read_job
+from jobs.job_file import made_job
 from schemas.job import JobSpec
 
 if TYPE_CHECKING:
@@ -70,7 +69,7 @@ def _job(checkpoint: str, overrides: Sequence[str]) -> JobSpec:
         if not override.startswith(_OF_THE_APP):
             raise ValueError(f"--set {override}: the app takes settings of {' and '.join(_OF_THE_APP)} only")
     document = {"name": "app", "source": "-", "checkpoint": checkpoint, "recipes": ["caption"], "output": "-"}
-    return read_job("\n" + json.dumps(document), overrides)
+    return made_job(document, overrides)
 
 
 def build_app(gr: Any, studio: "Studio", reader: "OutputReader | None", *, host: str, uploads: Path) -> Guard:
