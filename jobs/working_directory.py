@@ -53,21 +53,21 @@ def check_locations(job: JobSpec, names: Sequence[str], *, mounted: Sequence[str
             Images and output must lie in these. A checkpoint may be part of the pods' image.
     """
     source = job.source
-    read = {
+    images = {
         "source.uri": [source.uri],
         "source.image_root": [source.image_root] if source.image_root else [],
         "source.image_roots": source.image_roots or [],
-        "checkpoint": [] if _is_found_by_name(job.checkpoint) else [job.checkpoint],
     }
-    for key, locations in read.items():
+    checkpoint = [] if _is_found_by_name(job.checkpoint) else [job.checkpoint]
+    for key, locations in {**images, "checkpoint": checkpoint}.items():
         for location in locations:
             if _is_relative(location) and not _is_sent(location, names):
                 raise ValueError(_elsewhere(key, location, "no file that is sent along lies there"))
     if _is_relative(job.output.uri):
         raise ValueError(_elsewhere("output", job.output.uri, "what is written there goes with the cluster"))
     if mounted is not None:
-        for key, locations in {**read, "output": [job.output.uri]}.items():
-            for location in locations if key != "checkpoint" else []:
+        for key, locations in {**images, "output": [job.output.uri]}.items():
+            for location in locations:
                 _check_is_mounted(key, location, mounted)
 
 
