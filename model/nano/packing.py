@@ -1,6 +1,6 @@
 """Turns about images -> one packed training batch: all turns of an image share its tokens, none sees another.
 
-Shapes: T tokens of the whole batch, S tokens of one image's sequence, A supervised positions.
+Shapes: T tokens of the whole batch, A supervised positions.
 """
 
 from collections.abc import Sequence
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from model.nano.lessons import Turn
+from model.nano.turn_attention import Block, make_blocks
 from model.nano.vocabulary import COORDINATES
 from model.prompt import Processor
 from model.tiling import TiledImage
@@ -21,7 +22,7 @@ from model.tokenizer import DET
 class Packed:
     """ids_T and positions_T: int64, those of images included; image_mask_T: bool.
 
-    masks: per image bool [S, S], True where a token (row) sees another. rows_A: the positions whose next token is
+    blocks: of which tokens which see each other. rows_A: the positions whose next token is
     supervised, targets_A: which it is, coordinates_A: which of COORDINATES it is, -1 where it is none;
     first_coordinates_A: bool, True where it is the left side of a box; tasks_A: index into the batch's tasks.
     """
@@ -29,7 +30,7 @@ class Packed:
     ids_T: Tensor
     positions_T: Tensor
     image_mask_T: Tensor
-    masks: list[Tensor]
+    blocks: list[Block]
     rows_A: Tensor
     targets_A: Tensor
     coordinates_A: Tensor
@@ -58,7 +59,7 @@ class Packer:
         ids: list[int] = []
         positions: list[int] = []
         is_image: list[bool] = []
-        masks: list[Tensor] = []
+        blocks: list[Block] = []
         rows: list[int] = []
         targets: list[int] = []
         coordinates: list[int] = []
@@ -69,11 +70,11 @@ class Packer:
             sequence = [*opening, *[0] * num_image_tokens]
             prefix = len(sequence)
             start = len(ids)
-            owner = [0] * prefix
+            turn_lengths = []
             ids += sequence
             positions += range(prefix)
             is_image += [False] * len(opening) + [True] * num_image_tokens
-            for index, (turn, (asked, answered)) in enumerate(zip(turns, turn_ids, strict=True)):
+            for turn, (asked, answered) in zip(turns, turn_ids, strict=True):
                 first = len(ids) + len(asked) - 1
                 rows += range(first, first + len(answered))
                 targets += answered
@@ -83,16 +84,13 @@ class Packer:
                 ids += turn_tokens
                 positions += range(prefix, prefix + len(turn_tokens))
                 is_image += [False] * len(turn_tokens)
-                owner += [1 + index] * len(turn_tokens)
-            owner_S = torch.tensor(owner)
-            assert len(ids) - start == len(owner)
-            visible = (owner_S[None, :] == 0) | (owner_S[None, :] == owner_S[:, None])
-            masks.append(visible.tril())
+                turn_lengths.append(len(turn_tokens))
+            blocks += make_blocks(start, prefix, turn_lengths)
         return Packed(
             ids_T=torch.tensor(ids),
             positions_T=torch.tensor(positions),
             image_mask_T=torch.tensor(is_image),
-            masks=masks,
+            blocks=blocks,
             rows_A=torch.tensor(rows),
             targets_A=torch.tensor(targets),
             coordinates_A=torch.tensor(coordinates),

@@ -9,11 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.deepseek_vl2 import DeepseekVL2
-from model.moe import Router
+from model.moe import MoE, Router
 from model.nano.dense_head import DenseHead, as_tensors
 from model.nano.dense_targets import dense_targets
 from model.nano.lessons import make_turns
 from model.nano.packing import TASKS, Packed, Packer
+from model.nano.padded_dispatcher import PaddedTokenDispatcher
 from model.nano.scenes import WORLD, World, render_scene
 from model.nano.training_forward import decode, embed
 from model.prompt import Processor
@@ -59,6 +60,9 @@ class JointStage:
         self.packer = Packer(processor)
         self.routers = [module for module in model.modules() if isinstance(module, Router)]
         self._loads: list[Tensor] = []
+        for module in model.modules():
+            if isinstance(module, MoE):
+                module.dispatcher = PaddedTokenDispatcher(len(module.experts.down_proj))
         for router in self.routers:
             router.e_score_correction_bias.requires_grad_(False)
             router.register_forward_hook(lambda _module, _inputs, output: self._loads.append(output[0]))

@@ -1,7 +1,7 @@
-"""The forward pass of training: the model's own modules over a packed batch whose attention follows given masks.
+"""The forward pass of training: the model's own modules over a packed batch of turns about images.
 
 The engine's pass serves requests and their caches; this one serves gradients. A test holds them equal. Shapes: T
-tokens of the batch, S tokens of one sequence, D width, H heads.
+tokens of the batch, D width, H heads.
 """
 
 from collections.abc import Sequence
@@ -16,6 +16,7 @@ from model.deepseek_vl2 import DeepseekVL2
 from model.image_tokens import lay_out_images
 from model.language_model import DecoderLayer
 from model.nano.packing import Packed
+from model.nano.turn_attention import Block, attend, make_masks
 from model.rope import Rotation
 
 
@@ -42,29 +43,27 @@ def decode(model: DeepseekVL2, embeds_TD: Tensor, packed: Packed) -> Tensor:
     """Hidden states [T, D] after the final norm."""
     language = model.language
     rotation = language.rope(packed.positions_T.to(model.device))
-    unseen = [torch.zeros(mask.shape, dtype=embeds_TD.dtype).masked_fill(~mask, -torch.inf) for mask in packed.masks]
-    masks = [mask.to(model.device) for mask in unseen]
+    masks = make_masks(packed.blocks, embeds_TD.dtype, embeds_TD.device)
     hidden_TD = embeds_TD
     for layer in language.layers:
         assert isinstance(layer, DecoderLayer)
         attention = layer.self_attn
         assert isinstance(attention, MultiHeadLatentAttention)
-        hidden_TD = hidden_TD + _attend(attention, layer.input_layernorm(hidden_TD), rotation, masks)
+        hidden_TD = hidden_TD + _attend(attention, layer.input_layernorm(hidden_TD), rotation, packed.blocks, masks)
         hidden_TD = hidden_TD + layer.mlp(layer.post_attention_layernorm(hidden_TD))
     return language.norm(hidden_TD)
 
 
-def _attend(attention: MultiHeadLatentAttention, x_TD: Tensor, rotation: Rotation, masks: list[Tensor]) -> Tensor:
+def _attend(
+    attention: MultiHeadLatentAttention,
+    x_TD: Tensor,
+    rotation: Rotation,
+    blocks: Sequence[Block],
+    masks: Sequence[Tensor],
+) -> Tensor:
     queries_THQ, rows_TW = attention.project(x_TD, rotation)
     latent_TL, key_TR = rows_TW.split([attention.kv_lora_rank, attention.rope_dim], dim=-1)
     kv = attention.kv_b_proj(latent_TL).unflatten(-1, (attention.num_heads, -1))
     k_nope, v_THV = kv.split([attention.nope_dim, attention.v_dim], dim=-1)
     k_THQ = torch.cat([k_nope, key_TR[:, None].expand(-1, attention.num_heads, -1)], dim=-1)
-    lengths = [len(mask) for mask in masks]
-    outputs = []
-    for mask, *parts in zip(masks, queries_THQ.split(lengths), k_THQ.split(lengths), v_THV.split(lengths), strict=True):
-        q, k, v = (part.transpose(0, 1) for part in parts)
-        # Every token sees itself, so no row is empty, and the guards of the library's own softmax are not needed.
-        weights_HSS = torch.baddbmm(mask, q, k.transpose(1, 2), alpha=attention.scale).softmax(dim=-1)
-        outputs.append((weights_HSS @ v).transpose(0, 1))
-    return attention.o_proj(torch.cat(outputs).flatten(1))
+    return attention.o_proj(attend(queries_THQ, k_THQ, v_THV, blocks, masks, attention.scale).flatten(1))
