@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from model.config import LanguageConfig
 from model.kernels import paged_latent_decode, paged_latent_decode_cpu
 from model.kv_cache import PAGE_TOKENS, LayerCache
+from model.linear import Linear
 from model.partial_attention import PartialAttention, attend_block, float_products
 from model.rope import Rotation, mla_softmax_scale
 from model.step_layout import DecodeRows, PrefillSpan, StepLayout
@@ -50,7 +51,7 @@ def make_attention(config: LanguageConfig) -> "Attention":
 class Attention(nn.Module, ABC):
     """What both kinds share: write this step's rows to the cache, attend span by span, then for all decoding rows."""
 
-    o_proj: nn.Linear
+    o_proj: Linear
 
     def forward(self, hidden_TD: Tensor, rotation: Rotation, layout: StepLayout, cache: LayerCache | None) -> Tensor:
         queries, rows_TW = self.project(hidden_TD, rotation)
@@ -119,10 +120,10 @@ class MultiHeadAttention(Attention):
         super().__init__()
         self.num_heads, self.num_kv_heads = config.num_attention_heads, config.num_key_value_heads
         self.head_dim, bias = config.head_dim, config.attention_bias
-        self.q_proj = nn.Linear(config.hidden_size, self.num_heads * self.head_dim, bias=bias)
-        self.k_proj = nn.Linear(config.hidden_size, self.num_kv_heads * self.head_dim, bias=bias)
-        self.v_proj = nn.Linear(config.hidden_size, self.num_kv_heads * self.head_dim, bias=bias)
-        self.o_proj = nn.Linear(self.num_heads * self.head_dim, config.hidden_size, bias=bias)
+        self.q_proj = Linear(config.hidden_size, self.num_heads * self.head_dim, bias=bias)
+        self.k_proj = Linear(config.hidden_size, self.num_kv_heads * self.head_dim, bias=bias)
+        self.v_proj = Linear(config.hidden_size, self.num_kv_heads * self.head_dim, bias=bias)
+        self.o_proj = Linear(self.num_heads * self.head_dim, config.hidden_size, bias=bias)
 
     def project(self, hidden_TD: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor]:
         q_THR = rotation.apply(self.q_proj(hidden_TD).unflatten(-1, (self.num_heads, -1)))
@@ -173,15 +174,15 @@ class MultiHeadLatentAttention(Attention):
         q_width = self.num_heads * (self.nope_dim + self.rope_dim)
         self.q_lora_rank = config.q_lora_rank
         if config.q_lora_rank is None:
-            self.q_proj = nn.Linear(hidden, q_width, bias=False)
+            self.q_proj = Linear(hidden, q_width, bias=False)
         else:
-            self.q_a_proj = nn.Linear(hidden, config.q_lora_rank, bias=bias)
+            self.q_a_proj = Linear(hidden, config.q_lora_rank, bias=bias)
             self.q_a_layernorm = RMSNorm(config.q_lora_rank, MLA_NORM_EPS)
-            self.q_b_proj = nn.Linear(config.q_lora_rank, q_width, bias=False)
-        self.kv_a_proj_with_mqa = nn.Linear(hidden, self.kv_lora_rank + self.rope_dim, bias=bias)
+            self.q_b_proj = Linear(config.q_lora_rank, q_width, bias=False)
+        self.kv_a_proj_with_mqa = Linear(hidden, self.kv_lora_rank + self.rope_dim, bias=bias)
         self.kv_a_layernorm = RMSNorm(self.kv_lora_rank, MLA_NORM_EPS)
-        self.kv_b_proj = nn.Linear(self.kv_lora_rank, self.num_heads * (self.nope_dim + self.v_dim), bias=False)
-        self.o_proj = nn.Linear(self.num_heads * self.v_dim, hidden, bias=bias)
+        self.kv_b_proj = Linear(self.kv_lora_rank, self.num_heads * (self.nope_dim + self.v_dim), bias=False)
+        self.o_proj = Linear(self.num_heads * self.v_dim, hidden, bias=bias)
 
     def project(self, hidden_TD: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor]:
         if self.q_lora_rank is None:

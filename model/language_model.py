@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from model.attention import RMSNorm, make_attention
 from model.config import LanguageConfig
 from model.kv_cache import LayerCache, PagedKVCache
+from model.linear import Linear
 from model.moe import MoE, SwiGLU
 from model.parallel import RankGroup
 from model.rope import RotaryEmbedding, Rotation
@@ -39,7 +40,7 @@ class LanguageModel(nn.Module):
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(DecoderLayer(config, index) for index in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
         self.rope = RotaryEmbedding(config)
 
     def forward(self, embeds_TD: Tensor, layout: StepLayout, cache: PagedKVCache | None = None) -> Tensor:

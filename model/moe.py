@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.config import LanguageConfig
+from model.kernels import few_rows
+from model.linear import Linear
 from model.token_dispatcher import LocalTokenDispatcher, TokenDispatcher
 
 
@@ -16,8 +18,8 @@ class SwiGLU(nn.Module):
 
     def __init__(self, hidden_size: int, intermediate_size: int) -> None:
         super().__init__()
-        self.gate_up_proj = nn.Linear(hidden_size, 2 * intermediate_size, bias=False)
-        self.down_proj = nn.Linear(intermediate_size, hidden_size, bias=False)
+        self.gate_up_proj = Linear(hidden_size, 2 * intermediate_size, bias=False)
+        self.down_proj = Linear(intermediate_size, hidden_size, bias=False)
 
     def forward(self, hidden_TD: Tensor) -> Tensor:
         return self.down_proj(silu_and_mul(self.gate_up_proj(hidden_TD)))
@@ -109,12 +111,14 @@ class RoutedExperts(nn.Module):
     def forward(self, hidden_ND: Tensor, offsets_E: Tensor) -> Tensor:
         """Rows offsets[e-1]..offsets[e] through expert e; [N, D].
 
-        On CUDA in bfloat16 these are two grouped products without a host sync. Elsewhere it is a loop over the experts
-        that have rows, which is as fast on a CPU and serves every dtype and width.
+        On CUDA in bfloat16 these are two grouped products without a host sync, and for few rows on a CPU a kernel of
+        our own. Elsewhere it is a loop over the experts that have rows, which serves every dtype and width.
         """
         if _is_grouped(self.gate_up_proj) and _is_grouped(self.down_proj):
             inner_NI = silu_and_mul(grouped_linear(hidden_ND, self.gate_up_proj, offsets_E))
             return grouped_linear(inner_NI, self.down_proj, offsets_E)
+        if few_rows.takes_experts(hidden_ND, self.gate_up_proj, self.down_proj):
+            return few_rows.experts(hidden_ND, self.gate_up_proj, self.down_proj, offsets_E)
         return experts_loop(hidden_ND, self.gate_up_proj, self.down_proj, offsets_E)
 
 
