@@ -12,9 +12,9 @@ from torch import Tensor
 
 from model.native import has_symbol, load
 
-MAX_ROWS = 16
-"""Of a linear layer; from there on PyTorch's product is as fast."""
-MAX_ROWS_PER_EXPERT = 8
+MAX_ROWS = 32
+"""Of a linear layer; from about there on PyTorch's product is as fast."""
+MAX_ROWS_PER_EXPERT = 16
 """On average over all of them."""
 
 
