@@ -77,6 +77,8 @@ class _Pods:
     ) -> None:
         self._settings, self._stop_wait_s = settings, stop_wait_s
         items = [{"key": key, "path": name} for key, name in files.items()]
+        # By number: a claim's name may be longer than a volume's, and hold dots.
+        self._claims = {claim: f"claim-{index}" for index, claim in enumerate(dict.fromkeys(settings.volumes.values()))}
         self._volumes = [
             {"name": "job", "configMap": {"name": config_map, "items": items}},
             {"name": "script", "configMap": {"name": config_map, "items": [{"key": SCRIPT, "path": SCRIPT}]}},
@@ -104,7 +106,7 @@ class _Pods:
             "resources": _resources(size),
             "volumeMounts": [
                 {"name": "cache", "mountPath": CACHE_FOLDER},
-                *({"name": _volume_name(claim), "mountPath": path} for path, claim in self._settings.volumes.items()),
+                *({"name": self._claims[claim], "mountPath": path} for path, claim in self._settings.volumes.items()),
             ],
             "lifecycle": {"preStop": {"exec": {"command": pre_stop}}},
             "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
@@ -117,8 +119,8 @@ class _Pods:
             "volumes": [
                 {"name": "cache", "emptyDir": {"sizeLimit": f"{size.disk_gb}G"}},
                 *(
-                    {"name": _volume_name(claim), "persistentVolumeClaim": {"claimName": claim}}
-                    for claim in dict.fromkeys(self._settings.volumes.values())
+                    {"name": name, "persistentVolumeClaim": {"claimName": claim}}
+                    for claim, name in self._claims.items()
                 ),
             ],
         }
@@ -131,11 +133,6 @@ class _Pods:
             "RAY_USAGE_STATS_ENABLED": "0",
             **self._settings.env,
         }
-
-
-def _volume_name(claim: str) -> str:
-    """Of a pod's volumes, which has 63 characters and no dots, where a claim's may have more."""
-    return f"claim-{claim.replace('.', '-')}"[:63].rstrip("-")
 
 
 def _resources(size: NodeSize) -> Document:

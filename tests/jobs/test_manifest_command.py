@@ -130,14 +130,16 @@ def test_secret_is_named_and_not_read(tmp_path: Path):
     assert errors(validator("RayJob"), ray_job) == []
 
 
-def test_volume_is_mounted_in_every_pod_and_takes_the_output(tmp_path: Path):
+def test_volumes_are_mounted_in_every_pod_and_take_the_output_whatever_their_claims_are_called(tmp_path: Path):
     job = job_in(tmp_path, source="/data/photos/in", output="/data/labels")
-    ray_job = of_kind(manifest(job, "--volume", "shared.claim:/data", "--volume", "other:/more"), "RayJob")
+    folder_of_claim = {"shared.claim": "/data", "shared-claim": "/more", "x" * 80 + "1": "/one", "x" * 80 + "2": "/two"}
+    options = [word for claim, path in folder_of_claim.items() for word in ("--volume", f"{claim}:{path}")]
+    ray_job = of_kind(manifest(job, *options), "RayJob")
     for group in groups_of(ray_job).values():
-        mounts = {one["name"]: one["mountPath"] for one in container_of(group)["volumeMounts"]}
+        paths = {one["name"]: one["mountPath"] for one in container_of(group)["volumeMounts"]}
         volumes = {one["name"]: one.get("persistentVolumeClaim") for one in group["template"]["spec"]["volumes"]}
-        assert (mounts["claim-shared-claim"], mounts["claim-other"]) == ("/data", "/more")
-        assert volumes["claim-shared-claim"] == {"claimName": "shared.claim"}
+        mounted = {claim["claimName"]: paths[name] for name, claim in volumes.items() if claim}
+        assert mounted == folder_of_claim
     assert errors(validator("RayJob"), ray_job) == []
 
 
