@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from model.checkpoint_files import local_folder
-from model.config import ModelConfig, load_model_config
+from model.config import ModelConfig
+from model.config_files import load_model_config
 from model.deepseek_vl2 import DeepseekVL2
 from model.expert_share import WHOLE, ExpertShare
 

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from model.config import ProcessorConfig, load_model_config, load_processor_config, require_agreement
+from model.config import ProcessorConfig
+from model.config_files import load_model_config, load_processor_config, require_agreement
 from model.tiling import MAX_TILED_IMAGES, TiledImage, tile_image
 from model.tokenizer import ASSISTANT, USER, ChatTokenizer, Text
 

@@ -7,7 +7,8 @@ max_position_embeddings alone is spelled out for all of them. Knows no tensors.
 from collections.abc import Mapping
 from typing import Any
 
-from model.config import ModelConfig, parse_model_config
+from model.config import ModelConfig
+from model.config_files import parse_model_config
 
 _TILE_PX = 384
 _GRIDS = (

@@ -27,7 +27,7 @@ def _fewest(checkpoint: str, dtype: str, gpus_per_node: int) -> int:
     import torch
 
     from model.checkpoint_files import local_folder
-    from model.config import load_model_config
+    from model.config_files import load_model_config
     from model.memory_plan import fewest_ranks
     from pipeline.label import resolve_dtype
 

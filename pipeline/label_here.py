@@ -9,7 +9,7 @@ import numpy as np
 
 from model.checkpoint_files import digest as checkpoint_digest
 from model.checkpoint_files import local_folder
-from model.config import load_processor_config
+from model.config_files import load_processor_config
 from pipeline.fetch import FetchImage
 from pipeline.label import LabelImage, ReplicaConfig
 from pipeline.patience import FIRST_CONTACT_S, Patience

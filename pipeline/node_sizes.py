@@ -7,7 +7,8 @@ import math
 from dataclasses import dataclass
 
 from model.checkpoint_files import local_folder
-from model.config import ModelConfig, load_model_config
+from model.config import ModelConfig
+from model.config_files import load_model_config
 from model.memory_plan import RankMemory, rank_memory
 from pipeline.label import resolve_dtype
 from pipeline.placement import ClusterSize, Placement

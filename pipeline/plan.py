@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from model.checkpoint_files import local_folder
-from model.config import load_model_config
+from model.config_files import load_model_config
 from pipeline.budget import budget_facts
 from pipeline.fetch import FetchImage
 from pipeline.forecast import num_tiles

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from model.checkpoint import SINGLE_FILE, checkpoint_tensors
-from model.config import load_model_config
+from model.config_files import load_model_config
 from model.deepseek_vl2 import DeepseekVL2
 from model.nano.vocabulary import IMAGE, PAD, make_tokenizer
 

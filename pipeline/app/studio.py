@@ -12,7 +12,7 @@ import numpy as np
 
 from model.checkpoint_files import digest as checkpoint_digest
 from model.checkpoint_files import local_folder
-from model.config import load_processor_config
+from model.config_files import load_processor_config
 from model.tiling import fitted
 from pipeline.label import LabelImage, ReplicaConfig
 from pipeline.prepare import TileImage

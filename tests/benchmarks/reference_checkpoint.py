@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from model.checkpoint import SINGLE_FILE, checkpoint_tensors
-from model.config import load_model_config
+from model.config_files import load_model_config
 from tests import golden
 from tests.benchmarks.random_models import num_active_parameters, num_parameters, random_model
 

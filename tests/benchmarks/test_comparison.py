@@ -2,7 +2,7 @@
 
 import pytest
 
-from model.config import load_processor_config
+from model.config_files import load_processor_config
 from model.tiling import select_resolution
 from tests import golden
 from tests.benchmarks.comparison import Rates, Ratio, take_turns

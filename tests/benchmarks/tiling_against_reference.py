@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from model.config import load_processor_config
+from model.config_files import load_processor_config
 from pipeline.prepare import TileImage
 from schemas.rows import ENCODED_COLUMN, TILES_COLUMN, ImageRow, RowImage, rows_of, to_columns
 from tests import golden

@@ -6,13 +6,8 @@ from typing import Any
 
 import pytest
 
-from model.config import (
-    LinearRopeConfig,
-    YarnConfig,
-    load_model_config,
-    load_processor_config,
-    require_agreement,
-)
+from model.config import LinearRopeConfig, YarnConfig
+from model.config_files import load_model_config, load_processor_config, require_agreement
 from tests import golden
 from tests.model.helpers import copy_configuration, edit_json
 

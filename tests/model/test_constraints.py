@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from model.checkpoint_files import NANO_FOLDER
-from model.config import load_model_config
+from model.config_files import load_model_config
 from model.constraint_specs import BoxList, Choice, ConstraintSpec
 from model.constraints import Constraint, compile_constraint, mask_rows
 from model.nano.lessons import choose_phrases, grounding_turn

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from model.config import load_processor_config
+from model.config_files import load_processor_config
 from model.image_tokens import lay_out_images
 from tests import golden
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model.config import load_processor_config
+from model.config_files import load_processor_config
 from model.tiling import select_resolution, tile_image
 from tests import golden
 
