@@ -13,7 +13,7 @@ def retry_output(output: str, *, kinds: Sequence[str], overrides: Sequence[str],
     the job that its output does not allow.
     """
     wanted = _kinds(kinds)
-    from pipeline.work import job_of  # not at the top: an unknown kind is told before torch is imported
+    from pipeline.recorded_job import job_of  # not at the top: an unknown kind is told before torch is imported
 
     job = job_of(output, overrides)
     return run_and_print(job, as_json=as_json, list_source=False, retried_kinds=wanted)

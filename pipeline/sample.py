@@ -11,9 +11,10 @@ from pipeline.manifest import sample_id
 from pipeline.new_rows import NewRows
 from pipeline.output_names import RUN_FILE
 from pipeline.pending import Wanted
+from pipeline.run_listing import absences, listed_shards
 from pipeline.source import SourceRow
 from pipeline.whole_shards import Finalized
-from pipeline.work import InspectedJob, absences, listed_shards
+from pipeline.work import InspectedJob
 from schemas.rows import ImageRow
 
 NO_SHARD = "not-listed-yet"

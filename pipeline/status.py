@@ -19,9 +19,9 @@ from pipeline.ledger import RunFolder
 from pipeline.manifest import sample_ids
 from pipeline.output_names import LEASE_NAME, RUN_FILE, RUN_NAME, SUMMARY_FILE
 from pipeline.parquet_members import open_table
+from pipeline.run_listing import absences, listed_shards
 from pipeline.settled import settle
 from pipeline.storage import canonical_uri
-from pipeline.work import absences, listed_shards
 from pipeline.worker_deaths import WorkerDeaths
 
 RUNNING, DEAD = "running", "dead"

@@ -17,14 +17,15 @@ from pipeline.ledger import RunFolder
 from pipeline.manifest import read_shard, sample_ids
 from pipeline.output_names import FINALIZED_FILE, RUN_FILE, RUN_NAME, SUMMARY_FILE
 from pipeline.owed import OWED_COLUMNS, owed_labels
+from pipeline.recorded_job import job_of
 from pipeline.recorded_recipes import RecordedRecipe, read_recipes
+from pipeline.run_listing import absences, listed_shards
 from pipeline.storage import canonical_uri, join_uri
 from pipeline.table_parts import TableParts
 from pipeline.table_walk import ShardOfManifest, TableWalk
 from pipeline.unchanged import changed_files
 from pipeline.versions import version_uri
 from pipeline.whole_shards import Finalized
-from pipeline.work import absences, job_of, listed_shards
 from schemas.tables import QUARANTINE_TABLE
 
 MAX_PROBLEMS_SHOWN = 20

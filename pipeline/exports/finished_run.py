@@ -10,11 +10,12 @@ from pipeline.exports.conversations import Told
 from pipeline.ledger import RunFolder
 from pipeline.output_names import RUN_FILE, SUMMARY_FILE
 from pipeline.recipes.prompts import style_of
+from pipeline.recorded_job import job_of
 from pipeline.recorded_recipes import RecordedRecipe, read_recipes
+from pipeline.run_listing import listed_shards
 from pipeline.storage import canonical_uri
 from pipeline.table_parts import TableParts, read_parts
 from pipeline.versions import dataset_uri
-from pipeline.work import job_of, listed_shards
 from schemas.job import JobSpec
 from schemas.tables import QUARANTINE_TABLE
 

@@ -18,9 +18,10 @@ from pipeline.manifest import image_rows, read_shard
 from pipeline.output_names import RUN_FILE, SUMMARY_FILE
 from pipeline.parquet_members import open_encoded
 from pipeline.read_ahead import in_order
+from pipeline.recorded_job import job_of
+from pipeline.run_listing import listed_shards
 from pipeline.settled import Settled, settle
 from pipeline.storage import canonical_uri, open_store
-from pipeline.work import job_of, listed_shards
 from schemas.job import JobSpec
 from schemas.rows import ImageRow
 from schemas.tables import ALL_TABLES, ITEM, table_schema
