@@ -9,7 +9,7 @@ import tracemalloc
 import pyarrow as pa
 import pytest
 
-from pipeline import parts, table_walk, unchanged, work
+from pipeline import parts, run_listing, table_walk, unchanged, work
 from pipeline.manifest import write_manifest
 from pipeline.new_rows import NewRows
 from pipeline.pending import Wanted
@@ -37,7 +37,7 @@ MORE_ROW_GROUPS_BYTES = 32_000
 def outputs(tmp_path_factory):
     """By its number of shards, an output that is labelled and finalized, and the job that made it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(work, "write_manifest", functools.partial(write_manifest, rows_per_shard=ROWS_PER_SHARD))
+        patch.setattr(run_listing, "write_manifest", functools.partial(write_manifest, rows_per_shard=ROWS_PER_SHARD))
         patch.setattr(os, "fsync", lambda fd: None)
         patch.setattr(parts, "ROWS_PER_GROUP", ROWS_PER_SHARD // 4)
         yield {num_shards: finished(tmp_path_factory.mktemp("scale"), num_shards) for num_shards in (FEW, MANY)}
