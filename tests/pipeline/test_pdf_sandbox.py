@@ -172,10 +172,11 @@ def test_page_that_never_ends_costs_its_time_and_no_other():
     forms[1012] = stream(filled(0, 0, 0), b"/Type/XObject/Subtype/Form/BBox[0 0 72 72]")
     bomb = Page(content=b"/F Do", extra=b"/Resources<</XObject<</F 1000 0 R>>>>")
     encoded = Pdf(pages=[Page(content=filled(1, 0, 0)), bomb, Page()], objects=forms).encoded()
-    with closing(PdfSandbox(settings(timeout_s=2))) as sandbox:
+    # It fills memory as well, 1 GB in two seconds of a fast machine.
+    with closing(PdfSandbox(settings(timeout_s=1, memory_mb=8192))) as sandbox:
         error = failure(lambda: sandbox.render(encoded, 2))
         assert error.kind is ErrorKind.DECODER_TIMED_OUT
-        assert "rendering its page took longer than decode_timeout_s = 2, twice" in error.message
+        assert "rendering its page took longer than decode_timeout_s = 1, twice" in error.message
         assert tuple(picture(sandbox.render(encoded, 1))[0, 0]) == RED
 
 
