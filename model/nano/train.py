@@ -72,8 +72,6 @@ def rate(step: int, num_steps: int, first: int = 0) -> float:
 
 def train(rank: int, num_ranks: int, work: Path, plan: Plan, device: str, meeting: str) -> None:
     """One rank's whole run; rank 0 writes the files."""
-    # Batches differ in their lengths, and making the code of a product for each anew takes a tenth of a step.
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
     torch.set_num_threads(1 if num_ranks > 1 else torch.get_num_threads())
     if num_ranks > 1:
         dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=num_ranks)
@@ -109,12 +107,14 @@ def _agreed(dtype: torch.dtype) -> torch.dtype:
 
 
 def kept_memory(environment: Mapping[str, str]) -> dict[str, str]:
-    """What to add to the environment of a rank so that jemalloc, where it is installed, keeps memory for the next step:
-    a fifth of a step is spent on getting it back from the system else."""
+    """What to add to the environment of a rank so that jemalloc, where it is installed, keeps large blocks of memory
+    until the next step, as small ones: a fifth of a step is spent on getting them back from the system else. It gives
+    back what was not needed for ten seconds; without that end, batches of ever other lengths would fill the machine.
+    """
     library = ctypes.util.find_library("jemalloc")
     if library is None or "LD_PRELOAD" in environment:
         return {}
-    return {"LD_PRELOAD": library, "MALLOC_CONF": "oversize_threshold:0,dirty_decay_ms:-1,muzzy_decay_ms:-1"}
+    return {"LD_PRELOAD": library, "MALLOC_CONF": "oversize_threshold:0"}
 
 
 class Trainer:
