@@ -103,7 +103,7 @@ def test_job_that_fails_on_the_cluster_ends_with_its_exit_code_and_its_line(head
 
 
 def test_interrupt_leaves_the_job_running_and_a_stop_ends_it_as_interrupted(head: str, tmp_path: Path):
-    images = folder_of_images(tmp_path / "in", 400)
+    images = folder_of_images(tmp_path / "in", 1600)
     questions = [f"How many shapes are there? {index}" for index in range(6)]  # so many that there is time to stop
     recipes = [{"name": "qa", "questions": questions, "max_new_tokens": 8}]
     job = write_job(tmp_path, source=str(images), output=str(tmp_path / "out"), recipes=recipes)
